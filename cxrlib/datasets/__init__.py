@@ -1,0 +1,1 @@
+"""Datasets behind one type; see :mod:`cxrlib.datasets.base` for what a sample holds."""

@@ -1,0 +1,288 @@
+"""One type for all datasets: :class:`Sample`, :class:`CXRDataset`, :class:`Truth`, :class:`Split`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cxrlib.files import digest
+
+BOX_COLUMNS = ["image_id", "finding", "x0", "y0", "x1", "y1"]
+"""A table of boxes: ``finding`` is an index, corners are fractions of the image side, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One radiograph.
+
+    Attributes:
+        image: float32 (1, H, W), 0 to 1.
+        labels: float32 (14,): 1 present, 0 absent, NaN unknown.
+        boxes: float32 (n, 4), xyxy, half-open pixel edges in the frame of ``image``.
+        box_findings: int64 (n,), the finding of each box.
+        masks: bool (14, H, W), or None where the dataset has none.
+        image_id: name of the image, without suffix.
+        patient_id: name of the patient.
+    """
+
+    image: Tensor
+    labels: Tensor
+    boxes: Tensor
+    box_findings: Tensor
+    masks: Tensor | None
+    image_id: str
+    patient_id: str
+
+
+class Batch(NamedTuple):
+    """What training and prediction need of a list of samples."""
+
+    images: Tensor  # float32 (B, 1, H, W)
+    labels: Tensor  # float32 (B, 14)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one size."""
+    return Batch(
+        torch.stack([sample.image for sample in samples]),
+        torch.stack([sample.labels for sample in samples]),
+    )
+
+
+class CXRDataset(Dataset[Sample]):
+    """Radiographs with image labels and, for some images, boxes or masks.
+
+    Args:
+        name: what the data are, e.g. ``"nih"``.
+        image_ids: (N,) strings.
+        patient_ids: (N,) strings.
+        labels: float32 (N, 14), 0/1, NaN = unknown.
+        boxes: table with the columns of :data:`BOX_COLUMNS`; images without a row have no boxes.
+        image_size: H = W of the samples, pixels.
+        read_pixels: image id -> uint8 (H, W).
+        read_masks: image id -> bool (14, H, W); None where the dataset has no masks.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_ids: np.ndarray,
+        patient_ids: np.ndarray,
+        labels: np.ndarray,
+        boxes: pd.DataFrame,
+        image_size: int,
+        read_pixels: Callable[[str], np.ndarray],
+        read_masks: Callable[[str], np.ndarray] | None = None,
+    ) -> None:
+        self.name = name
+        self.image_ids = np.asarray(image_ids, str)
+        self.patient_ids = np.asarray(patient_ids, str)
+        self.labels = np.asarray(labels, np.float32)
+        self.boxes = boxes[BOX_COLUMNS].reset_index(drop=True)
+        self.image_size = image_size
+        self.read_pixels = read_pixels
+        self.read_masks = read_masks
+        self._box_rows = self.boxes.groupby("image_id").indices
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at ``index``."""
+        image_id = str(self.image_ids[index])
+        pixels = self.read_pixels(image_id)
+        rows = self.boxes.iloc[self._box_rows.get(image_id, [])]
+        corners = rows[["x0", "y0", "x1", "y1"]].to_numpy(np.float32) * self.image_size
+        masks = self.read_masks(image_id) if self.read_masks else None
+        return Sample(
+            image=torch.from_numpy(pixels.astype(np.float32) / 255)[None],  # (1, H, W)
+            labels=torch.from_numpy(self.labels[index]),
+            boxes=torch.from_numpy(corners),
+            box_findings=torch.from_numpy(rows["finding"].to_numpy(np.int64)),
+            masks=None if masks is None else torch.from_numpy(masks),
+            image_id=image_id,
+            patient_id=str(self.patient_ids[index]),
+        )
+
+    def subset(self, indices: np.ndarray) -> "CXRDataset":
+        """The same dataset with only these images, in this order."""
+        ids = self.image_ids[indices]
+        return CXRDataset(
+            self.name,
+            ids,
+            self.patient_ids[indices],
+            self.labels[indices],
+            self.boxes[self.boxes["image_id"].isin(ids)],
+            self.image_size,
+            self.read_pixels,
+            self.read_masks,
+        )
+
+
+class Truth:
+    """Where the findings of a dataset are: one entry for each (image, finding) that has a box.
+
+    Attributes:
+        image: int64 (P,), index of the image in the dataset.
+        finding: int64 (P,), index of the finding.
+        patient: (P,) strings.
+        boxes: float32 (P, K, 4), xyxy as fractions of the image side; a pair with fewer than K
+            boxes is filled up with NaN rows.
+    """
+
+    def __init__(self, dataset: CXRDataset) -> None:
+        position = {image_id: index for index, image_id in enumerate(dataset.image_ids)}
+        table = dataset.boxes.assign(image=dataset.boxes["image_id"].map(position))
+        table = table.sort_values(["image", "finding"], kind="stable")
+        pair = table.groupby(["image", "finding"], sort=False).ngroup().to_numpy()
+        slot = table.groupby(["image", "finding"], sort=False).cumcount().to_numpy()
+        first = slot == 0
+        self.image = table["image"].to_numpy(np.int64)[first]
+        self.finding = table["finding"].to_numpy(np.int64)[first]
+        self.patient = dataset.patient_ids[self.image]
+        self.boxes = np.full((len(self.image), int(slot.max(initial=0)) + 1, 4), np.nan, np.float32)
+        self.boxes[pair, slot] = table[["x0", "y0", "x1", "y1"]].to_numpy(np.float32)
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        """Number of (image, finding) pairs."""
+        return len(self.image)
+
+    def masks(self, pairs: np.ndarray, size: int) -> Tensor:
+        """Masks of some pairs: float32 (k, size, size), the fraction of each pixel that is covered.
+
+        The dataset's own masks where it has them and ``size`` is theirs or divides it, else the
+        union of the boxes.
+        """
+        if self._dataset.read_masks is None:
+            return rasterize(torch.from_numpy(self.boxes[pairs]), size)
+        side = self._dataset.image_size
+        if side % size:
+            raise ValueError(
+                f"masks of {side} px cannot be averaged to {size} px; use a divisor of {side}"
+            )
+        own = np.stack(
+            [
+                self._dataset.read_masks(str(self._dataset.image_ids[self.image[pair]]))[
+                    self.finding[pair]
+                ]
+                for pair in pairs
+            ]
+        )  # (k, side, side)
+        return torch.nn.functional.avg_pool2d(torch.from_numpy(own).float()[:, None], side // size)[
+            :, 0
+        ]
+
+
+def rasterize(boxes: Tensor, size: int) -> Tensor:
+    """Union of boxes as exact pixel coverage.
+
+    Args:
+        boxes: float (P, K, 4), xyxy as fractions of the image side; NaN rows are no box.
+        size: side of the result, pixels.
+
+    Returns:
+        float32 (P, size, size), 0 to 1: the covered fraction of each pixel (for overlapping
+        boxes, of the box that covers most of it).
+
+    >>> rasterize(torch.tensor([[[0.0, 0.0, 0.5, 0.25]]]), 2)
+    tensor([[[0.5000, 0.0000],
+             [0.0000, 0.0000]]])
+    """
+    low = torch.arange(size, dtype=torch.float32)
+    pixels = boxes.nan_to_num(0.0).float() * size  # (P, K, 4)
+
+    def coverage(start: Tensor, end: Tensor) -> Tensor:  # (P, K) each -> (P, K, size)
+        return (
+            torch.minimum(end[..., None], low + 1) - torch.maximum(start[..., None], low)
+        ).clamp(0, 1)
+
+    across = coverage(pixels[..., 0], pixels[..., 2])
+    down = coverage(pixels[..., 1], pixels[..., 3])
+    return (down[..., :, None] * across[..., None, :]).amax(dim=1)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three patient-disjoint parts of a dataset.
+
+    Attributes:
+        train: has no patient of ``val`` or ``test`` and none with a box.
+        val: chooses the checkpoint.
+        test: is scored once.
+        data_hash: of the images' names, sizes and labels.
+        notes: what a reader should know of how the parts came about, one sentence each.
+    """
+
+    train: CXRDataset
+    val: CXRDataset
+    test: CXRDataset
+    data_hash: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def split_hash(self) -> str:
+        """Names which image is in which part."""
+        return digest(
+            *(digest(*sorted(part.image_ids)) for part in (self.train, self.val, self.test))
+        )
+
+    def refuse_leaks(self) -> None:
+        """Raise if a patient is in two parts, or a patient with boxes is in ``train`` or ``val``.
+
+        Raises:
+            ValueError: names the parts and the first few patients.
+        """
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        patients = {name: set(part.patient_ids) for name, part in parts.items()}
+        patients["boxes"] = set(
+            self.test.patient_ids[np.isin(self.test.image_ids, self.test.boxes["image_id"])]
+        )
+        for one, other in (
+            ("train", "val"),
+            ("train", "test"),
+            ("val", "test"),
+            ("train", "boxes"),
+            ("val", "boxes"),
+        ):
+            shared = sorted(patients[one] & patients[other])
+            if shared:
+                raise ValueError(
+                    f"{len(shared)} patients are in both {one!r} and {other!r}, such as "
+                    f"{', '.join(shared[:5])}; split by patient before training"
+                )
+        for name in ("train", "val"):
+            if len(parts[name].boxes):
+                raise ValueError(
+                    f"{name!r} holds images with boxes; boxed patients belong to 'test' only"
+                )
+
+    def empty_part(self) -> str | None:
+        """Name of a part without images, or None."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return next((name for name, part in parts.items() if not len(part)), None)
+
+
+def split_patients(patient_ids: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose a share of the patients at random.
+
+    Args:
+        patient_ids: (N,) strings, one per image.
+        fraction: share of the patients to choose, 0 to 1.
+        seed: of the choice.
+
+    Returns:
+        bool (N,): the images whose patient is chosen.
+
+    >>> split_patients(np.array(["a", "a", "b", "c"]), 0.34, seed=0).tolist()
+    [False, False, False, True]
+    """
+    patients = np.unique(patient_ids)
+    chosen = np.random.default_rng(seed).permutation(patients)[: round(fraction * len(patients))]
+    return np.isin(patient_ids, chosen)
