@@ -17,7 +17,8 @@ def cache_dir() -> Path:
     >>> cache_dir().is_absolute()
     True
     """
-    return Path(os.environ.get("CXRLIB_CACHE") or platformdirs.user_cache_dir("cxrlib")).resolve()
+    place = os.environ.get("CXRLIB_CACHE") or platformdirs.user_cache_dir("cxrlib")
+    return Path(place).expanduser().resolve()
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -59,7 +60,8 @@ def explain_os_error(error: OSError, path: Path) -> OSError:
         mend = "this place cannot be written: choose another with run_dir or CXRLIB_CACHE"
     else:
         mend = "choose another place with run_dir or CXRLIB_CACHE"
-    return OSError(error.errno, f"cannot write {path} ({error.strerror}); {mend}")
+    text = f"cannot write {path} ({error.strerror or error}); {mend}"
+    return OSError(error.errno, text) if error.errno else OSError(text)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -50,7 +50,7 @@ def canonical(name: str) -> str:
     key = name.strip().lower()
     if key not in _CANONICAL:
         close = difflib.get_close_matches(key, _CANONICAL, n=1)
-        hint = f"; did you mean {_CANONICAL[close[0]]!r}?" if close else ""
+        hint = f"; did you mean {_CANONICAL[close[0]]!r}?" if close else "."
         raise ValueError(f"{name!r} is not a finding{hint} Valid: {', '.join(FINDINGS)}.")
     return _CANONICAL[key]
 

@@ -40,7 +40,9 @@ class NotebookLine:
 
     def show(self, text: str) -> None:
         """Replace the line by ``text``."""
-        if "ipykernel" not in sys.modules:
+        # A program may import ipykernel and be no notebook; there, display would print.
+        ipython = sys.modules.get("IPython")
+        if not hasattr(ipython and ipython.get_ipython(), "kernel"):
             return
         from IPython.display import TextDisplayObject, display
 

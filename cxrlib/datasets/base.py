@@ -1,4 +1,4 @@
-"""One type for all datasets: :class:`Sample`, :class:`CXRDataset`, :class:`Truth`, :class:`Split`."""
+"""One type for all datasets: `Sample`, `CXRDataset`, `Truth` and `Split`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,7 +87,10 @@ class CXRDataset(Dataset[Sample]):
         self.image_size = image_size
         self.read_pixels = read_pixels
         self.read_masks = read_masks
+        # Arrays, not the table: pandas would cost more per sample than reading the pixels.
         self._box_rows = self.boxes.groupby("image_id").indices
+        self._corners = self.boxes[["x0", "y0", "x1", "y1"]].to_numpy(np.float32)
+        self._box_findings = self.boxes["finding"].to_numpy(np.int64, copy=True)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -97,14 +100,13 @@ class CXRDataset(Dataset[Sample]):
         """The sample at ``index``."""
         image_id = str(self.image_ids[index])
         pixels = self.read_pixels(image_id)
-        rows = self.boxes.iloc[self._box_rows.get(image_id, [])]
-        corners = rows[["x0", "y0", "x1", "y1"]].to_numpy(np.float32) * self.image_size
+        rows = self._box_rows.get(image_id, [])
         masks = self.read_masks(image_id) if self.read_masks else None
         return Sample(
             image=torch.from_numpy(pixels.astype(np.float32) / 255)[None],  # (1, H, W)
             labels=torch.from_numpy(self.labels[index]),
-            boxes=torch.from_numpy(corners),
-            box_findings=torch.from_numpy(rows["finding"].to_numpy(np.int64)),
+            boxes=torch.from_numpy(self._corners[rows] * self.image_size),
+            box_findings=torch.from_numpy(self._box_findings[rows]),
             masks=None if masks is None else torch.from_numpy(masks),
             image_id=image_id,
             patient_id=str(self.patient_ids[index]),
@@ -157,27 +159,19 @@ class Truth:
     def masks(self, pairs: np.ndarray, size: int) -> Tensor:
         """Masks of some pairs: float32 (k, size, size), the fraction of each pixel that is covered.
 
-        The dataset's own masks where it has them and ``size`` is theirs or divides it, else the
-        union of the boxes.
+        The dataset's own masks where it has them, averaged exactly to any size, else the union
+        of the boxes.
         """
-        if self._dataset.read_masks is None:
+        read = self._dataset.read_masks
+        if read is None:
             return rasterize(torch.from_numpy(self.boxes[pairs]), size)
-        side = self._dataset.image_size
-        if side % size:
-            raise ValueError(
-                f"masks of {side} px cannot be averaged to {size} px; use a divisor of {side}"
-            )
-        own = np.stack(
-            [
-                self._dataset.read_masks(str(self._dataset.image_ids[self.image[pair]]))[
-                    self.finding[pair]
-                ]
-                for pair in pairs
-            ]
-        )  # (k, side, side)
-        return torch.nn.functional.avg_pool2d(torch.from_numpy(own).float()[:, None], side // size)[
-            :, 0
-        ]
+        ids = self._dataset.image_ids[self.image[pairs]]
+        found = zip(ids, self.finding[pairs], strict=True)
+        own = torch.from_numpy(np.stack([read(str(name))[finding] for name, finding in found]))
+        edge = torch.arange(own.shape[-1] + 1) * (size / own.shape[-1])
+        overlap = _coverage(edge[:-1], edge[1:], size)  # (side, size)
+        # Overlaps of one pixel add up to 1 but for rounding, hence the clamp.
+        return (overlap.T @ own.float() @ overlap).clamp(0, 1)
 
 
 def rasterize(boxes: Tensor, size: int) -> Tensor:
@@ -195,17 +189,18 @@ def rasterize(boxes: Tensor, size: int) -> Tensor:
     tensor([[[0.5000, 0.0000],
              [0.0000, 0.0000]]])
     """
-    low = torch.arange(size, dtype=torch.float32)
     pixels = boxes.nan_to_num(0.0).float() * size  # (P, K, 4)
-
-    def coverage(start: Tensor, end: Tensor) -> Tensor:  # (P, K) each -> (P, K, size)
-        return (
-            torch.minimum(end[..., None], low + 1) - torch.maximum(start[..., None], low)
-        ).clamp(0, 1)
-
-    across = coverage(pixels[..., 0], pixels[..., 2])
-    down = coverage(pixels[..., 1], pixels[..., 3])
+    across = _coverage(pixels[..., 0], pixels[..., 2], size)  # (P, K, size)
+    down = _coverage(pixels[..., 1], pixels[..., 3], size)
     return (down[..., :, None] * across[..., None, :]).amax(dim=1)
+
+
+def _coverage(start: Tensor, end: Tensor, size: int) -> Tensor:
+    """How much of each of ``size`` unit pixels lies in [start, end): (...) each -> (..., size)."""
+    low = torch.arange(size, dtype=torch.float32)
+    return (torch.minimum(end[..., None], low + 1) - torch.maximum(start[..., None], low)).clamp(
+        0, 1
+    )
 
 
 @dataclass(frozen=True)
@@ -230,7 +225,7 @@ class Split:
     def split_hash(self) -> str:
         """Names which image is in which part."""
         return digest(
-            *(digest(*sorted(part.image_ids)) for part in (self.train, self.val, self.test))
+            *(digest("\n".join(sorted(p.image_ids))) for p in (self.train, self.val, self.test))
         )
 
     def refuse_leaks(self) -> None:

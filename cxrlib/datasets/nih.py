@@ -1,0 +1,287 @@
+"""ChestX-ray14 (NIH): official tables, split lists, boxes and images, as one folder holds them.
+
+Source: Wang et al., "ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on
+Weakly-Supervised Classification and Localization of Common Thorax Diseases", CVPR 2017.
+"""
+
+import dataclasses
+import gzip
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Split, split_patients
+from cxrlib.datasets.images import Reader, find_images, verify
+from cxrlib.files import digest
+from cxrlib.findings import encode_labels, finding_index
+
+HOME = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
+FRAME = 1024
+"""Side, in pixels, of the frame of the official boxes, whatever the size of the stored image."""
+
+_LAYOUT = (
+    "expected a folder with Data_Entry_2017*.csv, train_val_list.txt, test_list.txt, "
+    "BBox_List_2017.csv and images/ (or images_001/images/ ... images_012/images/); "
+    f"get them from {HOME}"
+)
+_RESTORE = f"restore it from {HOME}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What the official tables say.
+
+    Attributes:
+        images: one row per image: ``image_id`` (no suffix), ``patient_id`` and ``split``
+            (``"train_val"`` or ``"test"``), all strings.
+        labels: float32 (N, 14), 0/1, in the order of ``images``.
+        boxes: columns of :data:`~cxrlib.datasets.base.BOX_COLUMNS`.
+        path: the image table these were read from.
+    """
+
+    images: pd.DataFrame
+    labels: np.ndarray
+    boxes: pd.DataFrame
+    path: Path
+
+
+def read_tables(data_dir: Path | str) -> Tables:
+    """Read the image table, both official lists and the box table; needs no images.
+
+    Both official spellings of each header are read, and each file may be gzipped.
+
+    Args:
+        data_dir: the folder of the release.
+
+    Raises:
+        OSError: the folder or one of its files is absent.
+        ValueError: a file cannot be read, lacks a column, or disagrees with itself or another;
+            the message names the file, the first rows and the mend.
+    """
+    folder = _folder(data_dir)
+    path = _find(folder, "Data_Entry_2017*.csv")
+    table = _read_csv(path, ["Image Index", "Finding Labels", "Patient ID"])
+    ids = _stems(table["Image Index"])
+    _refuse(path, ids[ids.duplicated()], "an image that already has a row", "delete one row")
+    images = {
+        "image_id": ids,
+        "patient_id": table["Patient ID"],
+        "split": _split(folder, path, ids),
+    }
+    _refuse_unknown(path, ids, table["Finding Labels"], lambda text: encode_labels([text]))
+    labels = encode_labels(table["Finding Labels"])
+    boxes = _read_boxes(_find(folder, "BBox_List_2017*.csv"), path, ids)
+    return Tables(pd.DataFrame(images).reset_index(drop=True), labels, boxes, path)
+
+
+def load(
+    data_dir: Path | str,
+    image_size: int,
+    *,
+    seed: int = 0,
+    val_fraction: float = 0.1,
+    limit_train: int | None = None,
+) -> Split:
+    """ChestX-ray14 in its official split, every image file checked.
+
+    Test is the official test list. The official train_val list, less every patient with a box,
+    is divided by patient into train and val. The data hash covers the names, labels, boxes and
+    file sizes of the images used, not their contents: those are 42 GB.
+
+    Args:
+        data_dir: the folder of the release.
+        image_size: H = W of the samples, 32 to 1024 pixels.
+        seed: of the choice of validation patients, and of the images ``limit_train`` keeps.
+        val_fraction: share of the train_val patients that become val.
+        limit_train: train on this many images only, and validate on a fifth as many; test stays.
+
+    Raises:
+        OSError: a file is absent, or an image is empty, truncated or no PNG or JPEG.
+        ValueError: an argument is out of range, a table is wrong, a part would be empty, or a
+            patient is in two parts.
+    """
+    _check_arguments(image_size, val_fraction, limit_train)
+    folder, tables = _folder(data_dir), read_tables(data_dir)
+    parts, notes = _choose_parts(tables, seed, val_fraction, limit_train)
+    paths = find_images(folder)
+    mend = (
+        f"restore it from {HOME}, or delete its row from {tables.path} and its name from the list "
+        "and box tables beside it"
+    )
+    dataset = CXRDataset(
+        "nih",
+        tables.images["image_id"].to_numpy(),
+        tables.images["patient_id"].to_numpy(),
+        tables.labels,
+        tables.boxes,
+        image_size,
+        Reader(paths, image_size, mend),
+    )
+    train, val, test = (dataset.subset(part) for part in parts)
+    split = Split(train, val, test, data_hash="", notes=notes)
+    split.refuse_leaks()
+    used = dataset.subset(np.sort(np.concatenate(parts)))
+    sizes = verify(used.image_ids, paths, mend)
+    return dataclasses.replace(split, data_hash=_data_hash(used, sizes))
+
+
+def _check_arguments(image_size: int, val_fraction: float, limit_train: int | None) -> None:
+    if not 32 <= image_size <= FRAME:
+        raise ValueError(f"image_size is {image_size}; give 32 to {FRAME} pixels")
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction is {val_fraction}; give a share between 0 and 1, like 0.1")
+    if limit_train is not None and limit_train < 1:
+        raise ValueError(f"limit_train is {limit_train}; give a number of images, or None for all")
+
+
+def _choose_parts(
+    tables: Tables, seed: int, val_fraction: float, limit_train: int | None
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    images = tables.images
+    patients = images["patient_id"].to_numpy(str)
+    test = (images["split"] == "test").to_numpy()
+    boxed = np.isin(patients, patients[images["image_id"].isin(tables.boxes["image_id"])])
+    rest = np.flatnonzero(~test & ~boxed)
+    is_val = split_patients(patients[rest], val_fraction, seed)
+    parts = [rest[~is_val], rest[is_val], np.flatnonzero(test)]
+    notes = [f"official lists; val is {val_fraction:.0%} of the train_val patients, seed {seed}"]
+    if dropped := int((~test & boxed).sum()):
+        notes.append(f"{dropped} train_val images left out because their patients have boxes")
+    _refuse_empty(parts, tables.path.parent, notes)
+    if limit_train is not None:
+        for part, limit in enumerate((limit_train, max(1, limit_train // 5))):
+            parts[part] = _some(parts[part], patients, limit, seed)
+        notes.append(
+            f"limit_train {limit_train}: {len(parts[0])} train, {len(parts[1])} val images"
+        )
+    return parts, tuple(notes)
+
+
+def _refuse_empty(parts: Sequence[np.ndarray], folder: Path, notes: Sequence[str]) -> None:
+    for name, part in zip(("train", "val", "test"), parts, strict=True):
+        if not len(part):
+            source = "test_list.txt" if name == "test" else "train_val_list.txt"
+            raise ValueError(
+                f"no image is left for {name!r}: {folder / source} lists too few patients "
+                f"({'; '.join(notes)}); add images to the list, or change val_fraction"
+            )
+
+
+def _some(part: np.ndarray, patients: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """The first images of a shuffle that keeps patients together; a smaller limit is a subset."""
+    names, which = np.unique(patients[part], return_inverse=True)
+    rank = np.random.default_rng(seed).permutation(len(names))[which]
+    return np.sort(part[np.argsort(rank, kind="stable")[:limit]])
+
+
+def _data_hash(used: CXRDataset, sizes: np.ndarray) -> str:
+    order = np.argsort(used.image_ids)
+    boxes = used.boxes.sort_values(BOX_COLUMNS).to_csv(index=False, float_format="%.6f")
+    names = "\n".join(used.image_ids[order])
+    return digest(names, used.labels[order].tobytes(), boxes, sizes[order].tobytes())
+
+
+def _folder(data_dir: Path | str) -> Path:
+    folder = Path(data_dir).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(f"data_dir {folder} does not exist; {_LAYOUT}")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"data_dir {folder} is a file; {_LAYOUT}")
+    return folder
+
+
+def _find(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern)) or sorted(folder.glob(f"{pattern}.gz"))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no {pattern} or {pattern}.gz; {_LAYOUT}")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ValueError(f"{folder} holds {len(found)} files {pattern}: {names}; keep one there")
+    return found[0]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read ({error}); {_RESTORE}") from error
+
+
+def _read_csv(path: Path, needed: Sequence[str]) -> pd.DataFrame:
+    """The needed columns as stripped strings; the index is the row in the file, header = 1."""
+    with _reading(path):
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+        )
+    # "Bbox [x,y,w,h],,," and "Bbox x,Bbox y,Bbox w,Bbox h" both become x, y, w, h.
+    table.columns = table.columns.str.replace(r"^Bbox\b|[\[\]]", "", regex=True).str.strip()
+    absent = [name for name in needed if name not in table.columns]
+    if absent:
+        raise ValueError(f"{path} lacks {absent}; it has {[*table.columns]}; {_RESTORE}")
+    table = table[[*needed]].fillna("").apply(lambda column: column.str.strip())
+    table.index = pd.RangeIndex(2, len(table) + 2)
+    for name in needed:
+        _refuse(path, table[needed[0]][table[name] == ""], f"no {name!r}", _RESTORE)
+    return table
+
+
+def _refuse(path: Path, bad: pd.Series, flaw: str, mend: str) -> None:
+    """Raise if there are bad rows; ``bad`` holds their images by row of the file."""
+    if len(bad):
+        some = ", ".join(f"row {row} ({name})" for row, name in bad.head(3).items())
+        raise ValueError(f"{path}: {len(bad)} row(s) with {flaw}: {some}; {mend}")
+
+
+def _stems(names: pd.Series) -> pd.Series:
+    return names.str.replace(r"\.[A-Za-z]+$", "", regex=True)
+
+
+def _refuse_unknown(
+    path: Path, ids: pd.Series, texts: pd.Series, parse: Callable[[str], object]
+) -> None:
+    for text in texts.unique():
+        try:
+            parse(text)
+        except ValueError as error:
+            _refuse(path, ids[texts == text], f"an unknown label ({error})", "correct the label")
+
+
+def _read_list(path: Path) -> pd.Series:
+    with _reading(path), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        names = file.read().decode("utf-8-sig").split()
+    return _stems(pd.Series(names, pd.RangeIndex(1, len(names) + 1), dtype="str"))
+
+
+def _split(folder: Path, table: Path, ids: pd.Series) -> np.ndarray:
+    paths = [_find(folder, name) for name in ("train_val_list.txt", "test_list.txt")]
+    train_val, test = map(_read_list, paths)
+    both = test[test.isin(train_val)]
+    _refuse(paths[1], both, f"an image that is also in {paths[0]}", "delete it from one list")
+    for path, listed in zip(paths, (train_val, test), strict=True):
+        lost = listed[~listed.isin(ids)]
+        _refuse(path, lost, f"an image without a row in {table}", "add its row, or delete it here")
+    is_test = ids.isin(test)
+    free = ids[~is_test & ~ids.isin(train_val)]
+    _refuse(table, free, f"an image in neither {paths[0].name} nor {paths[1].name}", "list it")
+    return np.where(is_test, "test", "train_val")
+
+
+def _read_boxes(path: Path, table: Path, ids: pd.Series) -> pd.DataFrame:
+    boxes = _read_csv(path, ["Image Index", "Finding Label", *"xywh"])
+    names = _stems(boxes["Image Index"])
+    _refuse(path, names[~names.isin(ids)], f"an image without a row in {table}", "delete them")
+    _refuse_unknown(path, names, boxes["Finding Label"], finding_index)
+    x, y, w, h = boxes[[*"xywh"]].apply(pd.to_numeric, errors="coerce").to_numpy(float).T
+    corners = np.stack([x, y, x + w, y + h], axis=1)  # (n, 4)
+    # One pixel of tolerance for rounding; written so that NaN is refused too.
+    inside = (corners > -1).all(axis=1) & (corners < FRAME + 1).all(axis=1) & (w > 0) & (h > 0)
+    _refuse(path, names[~inside], f"a box outside the {FRAME} px frame or not a number", _RESTORE)
+    found = boxes["Finding Label"].map(finding_index).to_numpy()
+    columns = [names.to_numpy(), found, *(corners / FRAME).clip(0, 1).T]
+    return pd.DataFrame(dict(zip(BOX_COLUMNS, columns, strict=True)))

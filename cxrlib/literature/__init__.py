@@ -1,0 +1,33 @@
+"""What is known of each paper: the fidelity ledger."""
+
+from importlib import resources
+
+import pandas as pd
+
+SOURCES = ("paper", "official code", "secondary", "our reading")
+"""How surely an element of a paper is known, surest first."""
+
+
+def fidelity(paper: str) -> pd.DataFrame:
+    """The fidelity ledger of a paper: every element of its method, where ours comes from, and why.
+
+    Args:
+        paper: name of the model, e.g. ``"lse_lba"``.
+
+    Returns:
+        columns element, source (one of :data:`SOURCES`), what the source says, what we do, why.
+
+    Raises:
+        ValueError: there is no ledger for this paper.
+
+    >>> fidelity("lse_lba").set_index("element").loc["optimizer", "source"]
+    'paper'
+    """
+    path = resources.files("cxrlib.literature") / "fidelity.csv"
+    with resources.as_file(path) as file:
+        ledger = pd.read_csv(file)
+    rows = ledger[ledger["paper"] == paper]
+    if rows.empty:
+        papers = ", ".join(sorted(ledger["paper"].unique()))
+        raise ValueError(f"no fidelity ledger for {paper!r}; there is one for: {papers}")
+    return rows.drop(columns="paper").reset_index(drop=True)

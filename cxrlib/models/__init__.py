@@ -1,0 +1,35 @@
+"""The papers' models by name: ``create_model("lse_lba", r0=5)``."""
+
+import inspect
+from typing import Any
+
+from cxrlib.models.base import CXRModule, Output
+from cxrlib.models.lse_lba import LSELBA
+from cxrlib.parameters import nearest
+
+__all__ = ["LSELBA", "MODELS", "CXRModule", "Output", "create_model"]
+
+MODELS: dict[str, type[CXRModule]] = {"lse_lba": LSELBA}
+"""Every paper's model."""
+
+
+def create_model(name: str, **arguments: Any) -> CXRModule:
+    """Make a paper's model; with no further arguments, the published network for the 14 findings.
+
+    Args:
+        name: a key of :data:`MODELS`.
+        arguments: of the model's class.
+
+    Raises:
+        ValueError: the name or an argument does not exist; the valid ones are listed.
+
+    >>> create_model("lse_lba", r0=5).hparams.r0
+    5
+    """
+    if name not in MODELS:
+        raise ValueError(f"no model {name!r}; {nearest(name, list(MODELS))}")
+    valid = list(inspect.signature(MODELS[name].__init__).parameters)[1:]
+    for argument in arguments:
+        if argument not in valid:
+            raise ValueError(f"{name!r} takes no argument {argument!r}; {nearest(argument, valid)}")
+    return MODELS[name](**arguments)

@@ -1,0 +1,55 @@
+"""What every paper's model shares: its output, augmentation, validation and optimizer."""
+
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from cxrlib.datasets.base import Batch
+from cxrlib.losses import multilabel_cross_entropy
+from cxrlib.transforms import random_affine
+
+
+class Output(NamedTuple):
+    """What a network says of a batch.
+
+    Attributes:
+        logits: (B, C) log-odds of each finding, float32.
+        maps: (B, C, h, w) saliency, 0 to 1.
+    """
+
+    logits: Tensor
+    maps: Tensor
+
+
+class CXRModule(pl.LightningModule):
+    """Base of the papers' models: augmentation, validation loss, Adam with a one-cycle schedule.
+
+    A paper's module writes its own ``forward`` (images (B, 1, H, W) -> :class:`Output`) and
+    ``training_step``.
+    """
+
+    learning_rate: float
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment on the device the model is on."""
+        if self.trainer.training:
+            return batch._replace(images=random_affine(batch.images))
+        return batch
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Log the classification loss, which chooses the checkpoint."""
+        loss = multilabel_cross_entropy(self(batch.images).logits, batch.labels)
+        self.log("val_loss", loss, batch_size=len(batch.images), on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        """Adam; the learning rate rises to ``learning_rate`` and anneals to zero."""
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }

@@ -1,0 +1,257 @@
+"""Patients made of the phantom, as a dataset: drawn, rendered once into the user's cache, split.
+
+Everything follows from (seed, index, size): the same index at two sizes is the same patient on the
+same day, and a longer dataset begins with the shorter one.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Split, split_patients
+from cxrlib.files import cache_dir, digest, explain_os_error
+from cxrlib.findings import FINDINGS
+from cxrlib.phantom import anatomy, lesions, physics
+from cxrlib.progress import track
+
+VERSION = 1
+"""Changes with every change of what the phantom looks like, so that no cache is stale."""
+
+CHRONIC = ("Cardiomegaly", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia")
+"""Findings that a patient has on all of his images or on none."""
+
+_VISITS = (1, 1, 2, 3, 1, 4)  # images per patient, over and over
+_PATIENT_OF = np.repeat(np.arange(len(_VISITS)), _VISITS)
+_ANATOMY, _VISIT, _FINDINGS, _RENDER = range(4)  # streams of random numbers that do not touch
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """One phantom image and all that is known of it.
+
+    Attributes:
+        pixels: uint8 (size, size).
+        masks: bool (14, size, size), the pixels of each finding.
+        labels: float32 (14,), 0/1.
+        patient: number of the patient.
+    """
+
+    pixels: np.ndarray
+    masks: np.ndarray
+    labels: np.ndarray
+    patient: int
+
+
+def patient_of(index: int) -> int:
+    """Number of the patient an image is of; a patient has one to four images."""
+    cycle, rest = divmod(index, len(_PATIENT_OF))
+    return int(cycle * len(_VISITS) + _PATIENT_OF[rest])
+
+
+def render(index: int, size: int, *, seed: int = 0, prevalence: float = 0.12) -> Radiograph:
+    """Draw one image.
+
+    Args:
+        index: which image, 0 or more.
+        size: pixels per side, 64 to 1024.
+        seed: of the population.
+        prevalence: of each finding, 0 to 1, independent of the others.
+
+    Returns:
+        the image with its masks and labels; equal arguments give equal bytes.
+
+    Raises:
+        ValueError: an argument is out of its range.
+
+    >>> image = render(3, 64)
+    >>> image.pixels.shape, image.masks.shape, image.patient
+    ((64, 64), (14, 64, 64), 2)
+    """
+    _check(size, prevalence)
+    patient = patient_of(index)
+    stream = {
+        key: np.random.default_rng([seed, key, index]) for key in (_VISIT, _FINDINGS, _RENDER)
+    }
+    build = np.random.default_rng([seed, _ANATOMY, patient])
+    chest = anatomy.draw_chest(build, stream[_VISIT])
+    present = np.where(_is_chronic(), build.random(14), stream[_FINDINGS].random(14)) < prevalence
+    names = [name for name, here in zip(FINDINGS, present, strict=True) if here]
+    for name in filter(lesions.BEFORE.__contains__, names):
+        lesions.BEFORE[name](chest, build)
+    scene = anatomy.project(chest, stream[_RENDER], size)
+    masks = np.zeros((len(FINDINGS), size, size), bool)
+    for name in names:
+        masks[FINDINGS.index(name)] = lesions.LESIONS[name](scene, stream[_FINDINGS])
+    return Radiograph(
+        physics.radiograph(scene, stream[_RENDER]),
+        masks,
+        np.asarray(masks.any(axis=(1, 2)), np.float32),
+        patient,
+    )
+
+
+def _is_chronic() -> np.ndarray:
+    return np.isin(FINDINGS, CHRONIC)
+
+
+def _check(size: int, prevalence: float) -> None:
+    if not 64 <= size <= 1024:
+        raise ValueError(f"image_size = {size}; the phantom has 64 to 1024 pixels per side")
+    if not 0 <= prevalence <= 1:
+        raise ValueError(f"prevalence = {prevalence}; a share from 0 to 1 was expected")
+
+
+def mask_boxes(mask: np.ndarray, least: float = 0.05) -> np.ndarray:
+    """Boxes around the connected parts of a mask.
+
+    Args:
+        mask: bool (H, W).
+        least: parts below this share of the mask's area get no box.
+
+    Returns:
+        float64 (n, 4), xyxy half-open pixel edges.
+
+    >>> mask_boxes(np.array([[1, 1, 0, 0], [0, 0, 0, 1]], bool)).tolist()
+    [[0.0, 0.0, 2.0, 1.0], [3.0, 1.0, 4.0, 2.0]]
+    """
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    areas = ndimage.sum_labels(mask, parts, np.arange(1, count + 1))
+    boxes = [
+        (columns.start, rows.start, columns.stop, rows.stop)
+        for (rows, columns), area in zip(ndimage.find_objects(parts), areas, strict=True)
+        if area >= least * mask.sum()
+    ]
+    return np.array(boxes, float).reshape(-1, 4)
+
+
+def load(
+    image_size: int,
+    *,
+    n_train: int = 2400,
+    n_val: int = 240,
+    n_test: int = 480,
+    seed: int = 0,
+    prevalence: float = 0.12,
+) -> Split:
+    """The phantom's patient-disjoint split, rendered on first use into the user's cache.
+
+    Only the test part has masks and boxes: training sees image labels alone.
+
+    Args:
+        image_size: pixels per side, 64 to 1024.
+        n_train, n_val, n_test: about how many images; patients stay whole.
+        seed: of the population and of the split.
+        prevalence: of each finding, 0 to 1.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        OSError: the cache cannot be written; the message names the place and the mend.
+    """
+    _check(image_size, prevalence)
+    total = n_train + n_val + n_test
+    recipe = dict(version=VERSION, size=image_size, images=total, seed=seed, prevalence=prevalence)
+    patients = np.array([f"P{patient_of(index):05d}" for index in range(total)])
+    test = split_patients(patients, n_test / total, seed)
+    val = ~test & split_patients(np.where(test, "", patients), n_val / (n_train + n_val), seed + 1)
+    folder = _rendered(recipe, test)
+    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+    packed = np.load(folder / "masks.npy", mmap_mode="r")
+    labels = np.load(folder / "labels.npy")
+    boxes = pd.read_csv(folder / "boxes.csv", dtype={"image_id": str})
+    row = {f"{index:06d}": index for index in range(total)}
+    mask_row = {f"{index:06d}": place for place, index in enumerate(np.flatnonzero(test))}
+
+    def read_masks(image_id: str) -> np.ndarray:
+        return np.unpackbits(packed[mask_row[image_id]], axis=-1, count=image_size).astype(bool)
+
+    def part(chosen: np.ndarray, with_truth: bool) -> CXRDataset:
+        return CXRDataset(
+            "phantom",
+            np.array(list(row))[chosen],
+            patients[chosen],
+            labels[chosen],
+            boxes if with_truth else boxes[:0],
+            image_size,
+            lambda image_id: pixels[row[image_id]],
+            read_masks if with_truth else None,
+        )
+
+    split = Split(
+        part(~test & ~val, False),
+        part(val, False),
+        part(test, True),
+        data_hash=digest(json.dumps(recipe, sort_keys=True), labels.tobytes()),
+        notes=(
+            "Digital phantom, not patients: the numbers compare methods, they diagnose nobody.",
+        ),
+    )
+    split.refuse_leaks()
+    return split
+
+
+def _rendered(recipe: dict[str, float], with_masks: np.ndarray) -> Path:
+    """The folder of the rendered images; made in a temporary one, so it is whole or absent."""
+    name = "phantom-" + digest(json.dumps(recipe, sort_keys=True), with_masks.tobytes())
+    folder = cache_dir() / name
+    if folder.is_dir():
+        return folder
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+        _render_all(temporary, recipe, with_masks)
+        temporary.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process was quicker, with the same bytes
+            raise explain_os_error(error, folder) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _render_all(folder: Path, recipe: dict[str, float], with_masks: np.ndarray) -> None:
+    size, total = int(recipe["size"]), int(recipe["images"])
+    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (total, size, size))
+    packed_shape = (int(with_masks.sum()), len(FINDINGS), size, -(-size // 8))
+    packed = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, packed_shape)
+    labels, rows, place = np.zeros((total, len(FINDINGS)), np.float32), [], 0
+    for index, image in enumerate(track(_images(recipe), "drawing the phantom", total)):
+        pixels[index], labels[index] = image.pixels, image.labels
+        if with_masks[index]:
+            packed[place] = np.packbits(image.masks, axis=-1)
+            place += 1
+            rows += [
+                (f"{index:06d}", finding, *box / size)
+                for finding in np.flatnonzero(image.labels)
+                for box in mask_boxes(image.masks[finding])
+            ]
+    pixels.flush()
+    packed.flush()
+    np.save(folder / "labels.npy", labels)
+    pd.DataFrame(rows, columns=BOX_COLUMNS).to_csv(folder / "boxes.csv", index=False)
+
+
+def _images(recipe: dict[str, float]) -> Iterator[Radiograph]:
+    """All images in order, rendered by all cores."""
+    size, seed, prevalence = int(recipe["size"]), int(recipe["seed"]), recipe["prevalence"]
+    tasks = (
+        joblib.delayed(_render_some)(
+            range(start, min(start + 32, int(recipe["images"]))), size, seed, prevalence
+        )
+        for start in range(0, int(recipe["images"]), 32)
+    )
+    for images in joblib.Parallel(n_jobs=-1, return_as="generator")(tasks):
+        yield from images
+
+
+def _render_some(indices: range, size: int, seed: int, prevalence: float) -> list[Radiograph]:
+    return [render(index, size, seed=seed, prevalence=prevalence) for index in indices]

@@ -1,0 +1,200 @@
+"""Multiple-instance pooling, a map of instance scores to one score: a function and a module each.
+
+Every function takes scores ``S`` of shape (..., h, w) and returns (...). They compute in float32
+(float64 stays) whatever the autocast state: exp() of half-precision scores loses the small lesions.
+
+LSE pooling came to weak supervision with Pinheiro & Collobert 2015 (arXiv:1411.6228); Yao et al.
+2018 (arXiv:1803.07703) bound its sharpness from below.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def mean_pool(S: Tensor) -> Tensor:
+    """Mean over the map: every instance has the same say.
+
+    Args:
+        S: (..., h, w) scores.
+
+    Returns:
+        (...) pooled scores.
+
+    >>> mean_pool(torch.tensor([[0.0, 1.0]]))
+    tensor(0.5000)
+    """
+    return _full_precision(S).mean(dim=(-2, -1))
+
+
+def max_pool(S: Tensor) -> Tensor:
+    """Maximum over the map: one instance decides; tied maxima share the gradient.
+
+    Args:
+        S: (..., h, w) scores.
+
+    Returns:
+        (...) pooled scores.
+
+    >>> max_pool(torch.tensor([[0.0, 1.0]]))
+    tensor(1.)
+    """
+    return _full_precision(S).amax(dim=(-2, -1))
+
+
+def lse_pool(S: Tensor, r: float | Tensor) -> Tensor:
+    r"""Log-sum-exp pooling, a smooth path from the mean (r -> 0) to the maximum (r -> inf).
+
+    .. math:: p = \frac{1}{r} \log\Big[\frac{1}{wh} \sum_{ij} e^{r S_{ij}}\Big], \qquad
+        \frac{\partial p}{\partial S_{ij}} = \operatorname{softmax}(r S)_{ij}
+
+    Args:
+        S: (..., h, w) scores; for scores in [0, 1] so is the result.
+        r: sharpness, 0 to infinity; a number, or a tensor that broadcasts against the result (...).
+
+    Returns:
+        (...) pooled scores, mean(S) <= p <= max(S).
+
+    Raises:
+        ValueError: ``r`` is a number below 0 or NaN.
+
+    >>> S = torch.tensor([[0.0, 1.0]])
+    >>> [round(lse_pool(S, r).item(), 3) for r in (0, 5, math.inf)]
+    [0.5, 0.863, 1.0]
+    """
+    S = _full_precision(S)
+    r = _sharpness(r, S)
+    peak = S.amax(dim=(-2, -1), keepdim=True).detach()
+    return peak[..., 0, 0] + _log_mean_exp(S - peak, r) / r
+
+
+def lse_lba_pool(S: Tensor, r0: float, beta: Tensor) -> Tensor:
+    r"""LSE pooling with lower-bounded adaptation, :math:`r = r_0 + e^\beta` (Yao et al. 2018).
+
+    Args:
+        S: (..., h, w) probabilities.
+        r0: lower bound of the sharpness, the paper's sharpness prior, >= 0.
+        beta: learnable; scalar, or a tensor that broadcasts against the result (...).
+
+    Returns:
+        (...) pooled probabilities.
+
+    >>> S = torch.tensor([[0.0, 1.0]])
+    >>> lse_lba_pool(S, r0=4.0, beta=torch.tensor(0.0)) == lse_pool(S, 5.0)
+    tensor(True)
+    """
+    return lse_pool(S, r0 + beta.exp())
+
+
+def lse_log_odds(logits: Tensor, r: float | Tensor) -> Tensor:
+    r"""Log-odds of ``lse_pool(sigmoid(logits), r)``, finite where the probability rounds to 0 or 1.
+
+    .. math:: 1 - p = \min_{ij}(1 - S_{ij})
+        - \frac{1}{r} \log\Big[\frac{1}{wh} \sum_{ij} e^{r (S_{ij} - \max S)}\Big]
+
+    is a sum of two terms >= 0, so it keeps its precision where p rounds to 1, and binary
+    cross-entropy on these log-odds is the paper's cross-entropy on p without clamping it.
+
+    Args:
+        logits: (..., h, w) scores before the sigmoid.
+        r: sharpness, as in :func:`lse_pool`.
+
+    Returns:
+        (...) float32 log p - log(1 - p).
+
+    >>> round(lse_log_odds(torch.full((2, 2), 3.0), r=5.0).item(), 3)
+    3.0
+    """
+    logits = _full_precision(logits)
+    r = _sharpness(r, logits)
+    S = logits.sigmoid()
+    peak = logits.amax(dim=(-2, -1), keepdim=True).detach()
+    below_peak = -_log_mean_exp(S - peak.sigmoid(), r) / r  # >= 0
+    peak = peak[..., 0, 0]
+    tiny = torch.finfo(S.dtype).tiny
+    p = (peak.sigmoid() - below_peak).clamp(min=tiny)
+    return p.log() - ((-peak).sigmoid() + below_peak).clamp(min=tiny).log()
+
+
+def _log_mean_exp(d: Tensor, r: Tensor) -> Tensor:
+    """log mean exp(r d) over the last two dimensions, for d <= 0 with maximum 0."""
+    x = r[..., None, None] * d
+    # Near 0 the sum is 1 minus something small, which rounds away unless that something is summed.
+    flat = x.detach().amin(dim=(-2, -1)) > -1
+    small = torch.expm1(x.clamp(min=-1)).mean(dim=(-2, -1)).log1p()
+    large = x.logsumexp(dim=(-2, -1)) - math.log(d.shape[-1] * d.shape[-2])
+    return torch.where(flat, small, large)
+
+
+def _sharpness(r: float | Tensor, S: Tensor) -> Tensor:
+    if not isinstance(r, Tensor):
+        if not r >= 0:
+            raise ValueError(
+                f"r = {r}; the sharpness of LSE pooling is a number from 0 to infinity"
+            )
+        r = torch.tensor(float(r))
+    # r = 0 and r = inf are limits; these bounds are equal to them to within rounding.
+    return r.to(S).clamp(min=1e-6, max=1e30)
+
+
+def _full_precision(S: Tensor) -> Tensor:
+    return S if S.dtype == torch.float64 else S.float()
+
+
+class MeanPool(nn.Module):
+    """:func:`mean_pool` as a module."""
+
+    def forward(self, S: Tensor) -> Tensor:
+        """(..., h, w) -> (...)."""
+        return mean_pool(S)
+
+
+class MaxPool(nn.Module):
+    """:func:`max_pool` as a module."""
+
+    def forward(self, S: Tensor) -> Tensor:
+        """(..., h, w) -> (...)."""
+        return max_pool(S)
+
+
+class LSEPool(nn.Module):
+    """:func:`lse_pool` with a fixed r, as a module."""
+
+    def __init__(self, r: float) -> None:
+        super().__init__()
+        self.r = r
+
+    def forward(self, S: Tensor) -> Tensor:
+        """(..., h, w) -> (...)."""
+        return lse_pool(S, self.r)
+
+
+class LSELBAPool(nn.Module):
+    """:func:`lse_lba_pool` with its learnable beta, as a module.
+
+    Args:
+        r0: lower bound of the sharpness, >= 0.
+        shape: of beta: ``()``, the one scalar of the paper's equation, or ``(C,)``, one per
+            finding.
+    """
+
+    def __init__(self, r0: float, shape: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        if not 0 <= r0 < math.inf:
+            raise ValueError(f"r0 = {r0}; the sharpness prior is a finite number >= 0")
+        self.r0 = r0
+        self.beta = nn.Parameter(torch.zeros(shape))
+
+    @property
+    def r(self) -> Tensor:
+        """The current sharpness, r0 + exp(beta)."""
+        return self.r0 + self.beta.exp()
+
+    def forward(self, S: Tensor) -> Tensor:
+        """(..., h, w) -> (...)."""
+        return lse_lba_pool(S, self.r0, self.beta)
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """(..., h, w) scores before the sigmoid -> (...) log-odds of the pooled probability."""
+        return lse_log_odds(logits, self.r)

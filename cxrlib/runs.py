@@ -1,0 +1,292 @@
+"""Runs: a folder that exists only when it is complete, and tidy tables of many of them.
+
+A run's key names everything its numbers depend on: parameters, code, data, split, versions, device.
+The same key finds the finished run again instead of training twice; an interrupted run goes on.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import pandas as pd
+
+from cxrlib.datasets.base import Split
+from cxrlib.files import digest, explain_os_error, write_atomic, write_json
+from cxrlib.parameters import Parameters, nearest
+
+if TYPE_CHECKING:
+    from cxrlib.training import Predictions
+
+PACKAGES = (
+    "cxrlib",
+    "torch",
+    "torchvision",
+    "lightning",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "scipy",
+)
+"""Packages whose versions a run records."""
+
+
+class Run:
+    """A run folder in the making; made by :func:`start`.
+
+    Attributes:
+        folder: the final name; exists only when the run is complete.
+        workspace: where checkpoints go: ``<folder>.partial``, or ``folder`` itself once finished.
+        finished: whether the run was complete when it was opened; then nothing is written.
+    """
+
+    def __init__(self, folder: Path, params: dict[str, Any], environment: dict[str, Any]) -> None:
+        self.folder, self.params, self.environment = folder, params, environment
+        self.finished = folder.exists()
+        self.workspace = folder if self.finished else folder.with_name(folder.name + ".partial")
+        _refuse_other_run(self.workspace, environment["key"])
+        if not self.finished:
+            self._open_workspace()
+
+    def _open_workspace(self) -> None:
+        try:
+            self.workspace.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explain_os_error(error, self.workspace) from error
+        # The lock goes with the process, also when it is killed.
+        self._lock = filelock.FileLock(self.workspace / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise RuntimeError(
+                f"another process is at work on {self.workspace}; wait for it to end"
+            ) from error
+        write_json(self.workspace / "params.json", self.params)
+        write_json(self.workspace / "environment.json", self.environment)
+
+    def finish(
+        self, results: dict[str, Any], seconds: dict[str, float], predictions: "Predictions"
+    ) -> Path:
+        """Write the results and give the folder its final name; a finished run is left as it is.
+
+        Args:
+            results: what :func:`cxrlib.metrics.evaluate` returns.
+            seconds: that each stage took.
+            predictions: what was scored.
+
+        Returns:
+            the run folder.
+        """
+        if not self.finished:
+            write_atomic(self.workspace / "predictions.npz", predictions.write)
+            seconds = {**seconds, "total": sum(seconds.values())}
+            document = {"schema": 1, **results, "seconds": seconds}
+            write_json(self.workspace / "metrics.json", document)
+            self._lock.release()
+            (self.workspace / ".lock").unlink(missing_ok=True)
+            self.workspace.rename(self.folder)
+            self.workspace, self.finished = self.folder, True
+        return self.folder
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """``metrics.json`` of a finished run."""
+        return json.loads((self.folder / "metrics.json").read_text())
+
+
+def _refuse_other_run(folder: Path, key: str) -> None:
+    """Raise unless a folder is absent, empty, or of a run with this key."""
+    if not folder.exists():
+        return
+    mend = f"choose another place with -p run_dir, or move {folder} away"
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file, but a run needs a folder; {mend}")
+    record = folder / "environment.json"
+    if not record.exists() and set(os.listdir(folder)) - {".lock"}:
+        raise FileExistsError(f"{folder} holds other things than a run; {mend}")
+    if record.exists() and json.loads(record.read_text()).get("key") != key:
+        raise FileExistsError(
+            f"{folder} holds a run with other parameters, code or data; it is kept as it is: {mend}"
+        )
+
+
+def start(
+    notebook: str,
+    parameters: Parameters,
+    settings: dict[str, Any],
+    split: Split,
+    room: int = 200_000_000,
+) -> Run:
+    """Open the folder of a run: new, interrupted (to go on with) or finished (to show).
+
+    Args:
+        notebook: name of the notebook, which is the folder's too.
+        parameters: as checked by :func:`~cxrlib.parameters.read_parameters`.
+        settings: what the preset made of them, and all else that decides the numbers.
+        split: its hashes are recorded.
+        room: free bytes to ask for before any work.
+
+    Raises:
+        FileExistsError: the folder belongs to another run.
+        OSError: the folder cannot be written, or the disk is nearly full.
+        RuntimeError: another process is at work in it.
+    """
+    environment = describe_environment(parameters, split)
+    numbers = {
+        name: value
+        for name, value in settings.items()
+        if name not in ("data_dir", "run_dir", "num_workers")
+    }
+    environment["key"] = digest(json.dumps([numbers, environment["decides"]], sort_keys=True))
+    default = Path("runs") / notebook / environment["key"]
+    run = Run(Path(parameters.run_dir or default).resolve(), settings, environment)
+    free = shutil.disk_usage(run.workspace).free
+    if free < room and not run.finished:
+        raise OSError(
+            f"{run.workspace} has {free / 1e6:.0f} MB free, this run needs {room / 1e6:.0f}: "
+            "free some space, or choose another disk with -p run_dir"
+        )
+    return run
+
+
+def describe_environment(parameters: Parameters, split: Split) -> dict[str, Any]:
+    """What a result depends on beyond its parameters, and where it was computed."""
+    import torch
+
+    from cxrlib.training import device_type
+
+    device = device_type(parameters.accelerator)
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {
+        "decides": {
+            "source": source_hash(),
+            "torch": versions["torch"],
+            "device": device,
+            "data_hash": split.data_hash,
+            "split_hash": split.split_hash,
+        },
+        "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
+        "notes": list(split.notes),
+        "seed": parameters.seed,
+        "device_name": torch.cuda.get_device_name()
+        if device == "cuda"
+        else platform.processor() or device,
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git_commit": git_commit(),
+    }
+
+
+def source_hash() -> str:
+    """Names the library's code: a run is not taken for one that other code has made."""
+    package = Path(__file__).parent
+    return digest(*(path.read_bytes() for path in sorted(package.rglob("*.py"))))
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with ``+`` if files differ from it; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def collect(root: Path) -> pd.DataFrame:
+    """All finished runs below a folder as one tidy table.
+
+    Args:
+        root: searched for ``metrics.json`` at any depth.
+
+    Returns:
+        one row per run, part, metric and finding: run, every parameter, device, split_hash,
+        data_hash, part ("classification", "localization" or a control), metric, finding, value,
+        low, high, n.
+    """
+    rows = []
+    for path in sorted(root.rglob("metrics.json")):
+        params = json.loads((path.parent / "params.json").read_text())
+        decides = json.loads((path.parent / "environment.json").read_text())["decides"]
+        metrics = json.loads(path.read_text())
+        parts = {key: metrics[key] for key in ("classification", "localization")} | metrics[
+            "controls"
+        ]
+        rows += [
+            {
+                "run": path.parent.name,
+                **params,
+                **decides,
+                "part": part,
+                "metric": metric,
+                "finding": finding,
+                **N,
+            }
+            for part, tables in parts.items()
+            for metric, table in tables.items()
+            for finding, N in _flat(table)
+        ]
+    return pd.DataFrame(rows)
+
+
+def committed(name: str) -> pd.DataFrame:
+    """A table of the repository's ``results/`` folder, made by longer runs.
+
+    Args:
+        name: of the file, e.g. ``"lse_lba_r0.csv"``.
+
+    Raises:
+        FileNotFoundError: the library runs outside a clone of its repository.
+    """
+    path = Path(__file__).parents[1] / "results" / name
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist; committed results come with a clone: pip install -e . there"
+        )
+    return pd.read_csv(path)
+
+
+def _flat(table: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, N) for name, N in table.items() if name != "per_finding"] + list(
+        table["per_finding"].items()
+    )
+
+
+def execute(notebook: Path, run_dir: Path, parameters: dict[str, Any]) -> Path:
+    """Run a notebook with papermill and keep the executed notebook in its run folder.
+
+    Args:
+        notebook: an ``.ipynb`` with a ``parameters`` cell.
+        run_dir: the run folder.
+        parameters: of the notebook; unknown ones are refused before a kernel starts.
+
+    Returns:
+        the executed notebook, ``run_dir/<name of the notebook>``. If a cell fails, it is left as
+        ``<run_dir>.failed.ipynb`` to look at, and the error is raised.
+    """
+    import papermill
+
+    valid = list(papermill.inspect_notebook(str(notebook)))
+    for name in parameters:
+        if name not in valid:
+            raise ValueError(f"{notebook} has no parameter {name!r}; {nearest(name, valid)}")
+    executed = run_dir.with_name(run_dir.name + ".failed.ipynb")
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(
+        str(notebook),
+        str(executed),
+        {**parameters, "run_dir": str(run_dir)},
+        progress_bar=sys.stderr.isatty(),
+    )
+    return executed.replace(run_dir / notebook.name)

@@ -1,0 +1,339 @@
+"""Training and prediction: seeded, one device, resumable with the same final numbers."""
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.utils.data import DataLoader, Sampler
+
+from cxrlib.datasets.base import CXRDataset, Split, Truth, collate
+from cxrlib.files import write_atomic, write_json
+from cxrlib.findings import FINDINGS
+from cxrlib.models.base import CXRModule
+from cxrlib.progress import NotebookLine, track
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of a dataset; the file is an ``.npz`` of these arrays, read without pickle.
+
+    Attributes:
+        image_ids: (N,) strings.
+        scores: float32 (N, 14), probabilities.
+        map_ids: (M,) strings: the images whose maps are kept, those with boxes or masks.
+        maps: float16 (M, 14, h, w), 0 to 1.
+        frame: side in pixels of the images the maps cover.
+    """
+
+    image_ids: np.ndarray
+    scores: np.ndarray
+    map_ids: np.ndarray
+    maps: np.ndarray
+    frame: int
+
+    def write(self, file: Any) -> None:
+        """Write the ``.npz`` to an open binary file."""
+        arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        np.savez_compressed(file, schema=1, findings=np.array(FINDINGS), **arrays)
+
+    @classmethod
+    def read(cls, path: Path) -> "Predictions":
+        """Read what :meth:`write` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            names = [field.name for field in dataclasses.fields(cls)]
+            return cls(**{name: stored[name] for name in names} | {"frame": int(stored["frame"])})
+
+    def pairs(self, truth: Truth) -> np.ndarray:
+        """The maps of the truth's (image, finding) pairs, float16 (P, h, w)."""
+        row = {image_id: index for index, image_id in enumerate(self.map_ids)}
+        rows = np.array([row[image_id] for image_id in self.image_ids[truth.image]], int)
+        return self.maps[rows, truth.finding]
+
+
+def fit(
+    model: CXRModule,
+    split: Split,
+    folder: Path,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int = 0,
+    accelerator: str = "auto",
+    num_workers: int = 0,
+) -> pd.DataFrame:
+    """Train on ``split.train``, keep the epoch with the lowest loss on ``split.val``.
+
+    After every epoch ``folder`` holds a whole ``last.ckpt``; called again with the same arguments
+    after a kill, training goes on from there and ends with the numbers of an uninterrupted run.
+
+    Args:
+        model: is trained in place and left with the weights of the best epoch, in evaluation mode.
+        split: its leak check runs first.
+        folder: of the checkpoints; must exist.
+        epochs: passes over the training images.
+        batch_size: images per step.
+        seed: of shuffling and augmentation. Seed the model's own weights where it is made.
+        accelerator: ``"auto"``, ``"cpu"``, ``"gpu"`` or ``"mps"``; one device, mixed precision on a
+            GPU.
+        num_workers: processes that read images.
+
+    Returns:
+        one row per epoch: epoch, loss, val_loss, seconds and what else the model logs.
+
+    Raises:
+        ValueError: a patient is in two parts, or a part is empty.
+        OSError: a checkpoint cannot be written.
+    """
+    split.refuse_leaks()
+    if empty := split.empty_part():
+        raise ValueError(
+            f"the {empty!r} part of {split.train.name!r} has no images; nothing to train on"
+        )
+    done = folder / "history.json"
+    if not done.exists():
+        train = loader(
+            split.train,
+            batch_size,
+            num_workers,
+            sampler=EpochSampler(len(split.train), seed),
+            drop_last=len(split.train) > batch_size,  # batch normalization needs a full batch
+        )
+        val = loader(split.val, batch_size, num_workers)
+        write_json(done, _train(model, train, val, folder, epochs, seed, accelerator))
+    best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)
+    model.load_state_dict(best["state_dict"])
+    model.eval()
+    return pd.DataFrame(json.loads(done.read_text()))
+
+
+def _train(
+    model: CXRModule,
+    train: DataLoader,
+    val: DataLoader,
+    folder: Path,
+    epochs: int,
+    seed: int,
+    accelerator: str,
+) -> list[dict[str, float]]:
+    """Train from the start or from ``last.ckpt``; returns the rows of the history."""
+    history = History(epochs)
+    checkpoint = ModelCheckpoint(
+        folder,
+        filename="best",
+        monitor="val_loss",
+        save_last=True,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
+    model.to(memory_format=torch.channels_last)  # convolutions are faster, on CPU and GPU
+    last = folder / "last.ckpt"
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            accelerator=accelerator,
+            devices=1,
+            precision=precision(accelerator),
+            deterministic="warn",
+            callbacks=[EpochSeed(seed), history, checkpoint, *progress_bar()],
+            plugins=[WholeCheckpoints()],
+            logger=False,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stderr.isatty(),
+        )
+        resume = last if last.exists() else None
+        trainer.fit(model, train, val, ckpt_path=resume, weights_only=True)
+    return history.rows
+
+
+def predict(
+    model: CXRModule,
+    dataset: CXRDataset,
+    *,
+    batch_size: int,
+    accelerator: str = "auto",
+    num_workers: int = 0,
+) -> Predictions:
+    """Scores of all images, and maps of those with boxes or masks.
+
+    Args:
+        model: in evaluation mode.
+        dataset: N images.
+        batch_size: images per step.
+        accelerator: as in :func:`fit`.
+        num_workers: processes that read images.
+    """
+    device = torch.device(device_type(accelerator))
+    model = model.to(device)
+    wanted = np.isin(dataset.image_ids, dataset.boxes["image_id"].to_numpy(str))
+    scores, maps = [], []
+    batches = loader(dataset, batch_size, num_workers)
+    with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
+        for index, batch in enumerate(track(batches, "predicting", len(batches))):
+            output = model(batch.images.to(device))
+            scores.append(output.logits.float().sigmoid().cpu())
+            keep = torch.from_numpy(wanted[index * batch_size :][: len(batch.images)])
+            maps.append(output.maps[keep.to(device)].half().cpu())
+    return Predictions(
+        image_ids=dataset.image_ids,
+        scores=torch.cat(scores).numpy(),
+        map_ids=dataset.image_ids[wanted],
+        maps=torch.cat(maps).numpy(),
+        frame=dataset.image_size,
+    )
+
+
+def device_type(accelerator: str) -> str:
+    """Where :func:`fit` runs for a given ``accelerator``: ``"cuda"``, ``"mps"`` or ``"cpu"``."""
+    if accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    if accelerator in ("auto", "cpu"):
+        return "cpu"
+    raise ValueError(
+        f"accelerator = {accelerator!r}, but this machine has no such device; use 'auto' or 'cpu'"
+    )
+
+
+def precision(accelerator: str) -> Any:
+    """Mixed precision on a CUDA device, full precision elsewhere."""
+    if device_type(accelerator) != "cuda":
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+
+
+def loader(
+    dataset: CXRDataset,
+    batch_size: int,
+    num_workers: int,
+    sampler: Sampler[int] | None = None,
+    drop_last: bool = False,
+) -> DataLoader:
+    """Batches of a dataset, in order unless a sampler says otherwise."""
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=collate,
+        drop_last=drop_last,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+    )
+
+
+class EpochSampler(Sampler[int]):
+    """A shuffle that follows from (seed, epoch) alone, so that a resumed epoch sees the same order.
+
+    >>> sampler = EpochSampler(4, seed=0)
+    >>> list(sampler) == list(sampler)
+    True
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of every epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """The indices in this epoch's order."""
+        generator = np.random.default_rng([self.seed, self.epoch])
+        return iter(generator.permutation(self.length).tolist())
+
+    def __len__(self) -> int:
+        """Number of indices."""
+        return self.length
+
+
+class EpochSeed(pl.Callback):
+    """Makes augmentation follow from (seed, epoch), as :class:`EpochSampler` does the order."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed torch, on every device."""
+        torch.manual_seed(
+            int(np.random.SeedSequence([self.seed, trainer.current_epoch]).generate_state(1)[0])
+        )
+
+
+class History(pl.Callback):
+    """A row of logged numbers per epoch, kept in the checkpoint for a resumed run to go on with."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.rows: list[dict[str, float]] = []
+        self.line = NotebookLine()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's clock."""
+        self.start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row and show it in a notebook."""
+        row = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        seconds = time.monotonic() - self.start
+        self.rows.append({"epoch": trainer.current_epoch + 1, **row, "seconds": seconds})
+        losses = ", ".join(f"{name} {row[name]:.4f}" for name in ("loss", "val_loss"))
+        self.line.show(f"epoch {len(self.rows)} of {self.epochs}: {losses}, {seconds:.1f} s")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the rows of an interrupted run."""
+        self.rows = list(state_dict["rows"])
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent, and that are read without executing code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write to a temporary name, then rename."""
+        write_atomic(Path(path), lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: Any = True
+    ) -> dict[str, Any]:
+        """Read tensors and plain values only."""
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+
+def progress_bar() -> list[pl.Callback]:
+    """A bar in a terminal; in a notebook :class:`History` shows a line per epoch instead."""
+    return [TQDMProgressBar(leave=False)] if sys.stderr.isatty() else []
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's advice to people who write trainers; errors still come through."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning.*")
+            yield
+    finally:
+        logger.setLevel(level)

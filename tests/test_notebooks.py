@@ -1,0 +1,92 @@
+"""The notebooks as their users run them: papermill from the command line."""
+
+import json
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "lse_lba.ipynb"
+PAPERMILL = Path(sysconfig.get_path("scripts")) / "papermill"
+
+
+def papermill(folder: Path, *parameters: object) -> subprocess.CompletedProcess[str]:
+    words = [word for name, value in parameters for word in ("-p", name, str(value))]
+    command = [
+        str(PAPERMILL),
+        str(NOTEBOOK),
+        str(folder / "out.ipynb"),
+        "--no-progress-bar",
+        *words,
+    ]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+
+
+def metrics(folder: Path) -> dict:
+    (path,) = folder.rglob("metrics.json")
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXRLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def test_smoke_twice_gives_equal_numbers(tmp_path):
+    documents = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        done = papermill(tmp_path / name, ("preset", "smoke"), ("r0", 5))
+        assert done.returncode == 0, done.stderr
+        documents.append(metrics(tmp_path / name))
+    seconds = [document.pop("seconds") for document in documents]
+    assert documents[0] == documents[1] and seconds[0] != seconds[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("r00", 5, "no parameter 'r00'; did you mean 'r0'?"),
+        ("epochs", 1.5, "epochs = 1.5 is of type float; expected int or None"),
+    ],
+)
+def test_a_wrong_parameter_stops_the_first_cell(tmp_path, name, value, message):
+    done = papermill(tmp_path, (name, value))
+    assert done.returncode != 0 and message in done.stderr
+    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
+    ran = [cell for cell in cells if cell.cell_type == "code" and cell.execution_count]
+    assert len(ran) <= 3  # parameters, injected parameters, the check
+
+
+def test_quick_meets_its_bars(tmp_path):
+    """The README's command, from an empty cache."""
+    start = time.monotonic()
+    done = papermill(tmp_path, ("r0", 5))
+    print(f"quick took {time.monotonic() - start:.0f} s")
+    assert done.returncode == 0, done.stderr
+    document = metrics(tmp_path)
+    scores, controls = document["localization"], document["controls"]
+    assert document["classification"]["auroc"]["mean"]["value"] >= 0.80
+    pointing = scores["pointing"]["macro"]["value"]
+    assert pointing >= controls["location_prior"]["pointing"]["macro"]["value"] + 0.15
+    dice = scores["continuous_dice"]["macro"]["value"]
+    for control in ("random", "location_prior"):
+        assert dice > controls[control]["continuous_dice"]["macro"]["value"]
+
+
+def test_smoke_on_real_radiographs_scores_every_box(tmp_path, shared):
+    done = papermill(
+        tmp_path, ("dataset", "nih"), ("data_dir", shared / "nih-mini"), ("preset", "smoke")
+    )
+    assert done.returncode == 0, done.stderr
+    document = metrics(tmp_path)
+    pointing = document["localization"]["pointing"]
+    assert pointing["micro"]["n"] == 601
+    assert pointing["per_finding"]["Hernia"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert document["classification"]["auroc"]["mean"]["n"] == 814
