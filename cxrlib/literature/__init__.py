@@ -21,7 +21,7 @@ def fidelity(paper: str) -> pd.DataFrame:
         ValueError: there is no ledger for this paper.
 
     >>> fidelity("lse_lba").set_index("element").loc["optimizer", "source"]
-    'paper'
+    'secondary'
     """
     path = resources.files("cxrlib.literature") / "fidelity.csv"
     with resources.as_file(path) as file:

@@ -4,6 +4,7 @@ Everything follows from (seed, index, size): the same index at two sizes is the 
 same day, and a longer dataset begins with the shorter one.
 """
 
+import functools
 import json
 import shutil
 import tempfile
@@ -162,25 +163,20 @@ def load(
     test = split_patients(patients, n_test / total, seed)
     val = ~test & split_patients(np.where(test, "", patients), n_val / (n_train + n_val), seed + 1)
     folder = _rendered(recipe, test)
-    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-    packed = np.load(folder / "masks.npy", mmap_mode="r")
     labels = np.load(folder / "labels.npy")
     boxes = pd.read_csv(folder / "boxes.csv", dtype={"image_id": str})
-    row = {f"{index:06d}": index for index in range(total)}
-    mask_row = {f"{index:06d}": place for place, index in enumerate(np.flatnonzero(test))}
-
-    def read_masks(image_id: str) -> np.ndarray:
-        return np.unpackbits(packed[mask_row[image_id]], axis=-1, count=image_size).astype(bool)
+    image_ids = np.array([f"{index:06d}" for index in range(total)])
+    read_masks = _ReadMasks(folder, dict(zip(image_ids[test].tolist(), range(total), strict=False)))
 
     def part(chosen: np.ndarray, with_truth: bool) -> CXRDataset:
         return CXRDataset(
             "phantom",
-            np.array(list(row))[chosen],
+            image_ids[chosen],
             patients[chosen],
             labels[chosen],
             boxes if with_truth else boxes[:0],
             image_size,
-            lambda image_id: pixels[row[image_id]],
+            _ReadPixels(folder),
             read_masks if with_truth else None,
         )
 
@@ -195,6 +191,34 @@ def load(
     )
     split.refuse_leaks()
     return split
+
+
+@functools.cache
+def _array(path: Path) -> np.ndarray:
+    """A stored array, mapped into memory once per process."""
+    return np.load(path, mmap_mode="r")
+
+
+@dataclass(frozen=True)
+class _ReadPixels:
+    """Reads by name; a class, not a closure, so that loader processes can be sent it."""
+
+    folder: Path
+
+    def __call__(self, image_id: str) -> np.ndarray:
+        return _array(self.folder / "pixels.npy")[int(image_id)]
+
+
+@dataclass(frozen=True)
+class _ReadMasks:
+    """The masks of the test images, which are stored as bits."""
+
+    folder: Path
+    row: dict[str, int]
+
+    def __call__(self, image_id: str) -> np.ndarray:
+        packed = _array(self.folder / "masks.npy")[self.row[image_id]]  # (14, size, size / 8)
+        return np.unpackbits(packed, axis=-1, count=packed.shape[-2]).astype(bool)
 
 
 def _rendered(recipe: dict[str, float], with_masks: np.ndarray) -> Path:

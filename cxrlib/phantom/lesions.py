@@ -71,7 +71,7 @@ def infiltration(scene: Scene, rng: np.random.Generator) -> Mask:
     cloud = _cloud(
         scene, rng, _place(scene, rng, side, 0.25, 0.9), rng.uniform(2.6, 4.8), ragged=0.35
     )
-    return _fill(scene, cloud, scene.fields[side], rng.uniform(0.22, 0.34))
+    return _fill(scene, cloud, scene.fields[side], rng.uniform(0.3, 0.42))
 
 
 def mass(scene: Scene, rng: np.random.Generator) -> Mask:
@@ -82,7 +82,7 @@ def mass(scene: Scene, rng: np.random.Generator) -> Mask:
 def nodule(scene: Scene, rng: np.random.Generator) -> Mask:
     """One to three round opacities under 3 cm."""
     balls = [
-        _ball(scene, rng, rng.uniform(0.8, 1.5), lobes=0.04) for _ in range(rng.integers(1, 4))
+        _ball(scene, rng, rng.uniform(0.9, 1.5), lobes=0.04) for _ in range(rng.integers(1, 4))
     ]
     return np.logical_or.reduce(balls)
 
@@ -177,7 +177,7 @@ def pleural_thickening(scene: Scene, rng: np.random.Generator) -> Mask:
     rind = (
         field & ~inner & (np.abs(scene.x) > 4) & (np.abs(scene.y - centre) < rng.uniform(3.5, 6.5))
     )
-    scene.tissue += rng.uniform(3.0, 5.0) * rind
+    scene.tissue += rng.uniform(4.0, 6.0) * rind
     return rind
 
 
@@ -259,5 +259,5 @@ def _ball(scene: Scene, rng: np.random.Generator, radius: float, lobes: float) -
     square = (u**2 + v**2) / edge**2
     chord = 2 * min(radius, 2.4) * np.sqrt(np.clip(1 - square, 0, None))
     # Denser than the lung around it, and a little flatter in profile than a ball.
-    scene.tissue += (1 - LUNG_DENSITY) * (chord + 1.2 * (square < 1))
+    scene.tissue += (1 - LUNG_DENSITY) * (chord + 2.0 * (square < 1))
     return square < 1

@@ -1,0 +1,38 @@
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cxrlib import literature
+from cxrlib.models import MODELS
+
+
+def test_every_model_has_a_complete_ledger():
+    for paper in MODELS:
+        ledger = literature.fidelity(paper)
+        assert set(ledger["source"]) <= set(literature.SOURCES)
+        assert not ledger.isna().any(axis=None) and ledger["element"].is_unique
+        for part in ("pooling", "loss", "optimizer", "split", "localization score", "input size"):
+            assert part in set(ledger["element"]), part
+
+
+def test_what_nobody_states_is_our_reading():
+    ledger = literature.fidelity("lse_lba")
+    unknown = ledger["what the source says"].str.match("not known to us")
+    assert unknown.any()
+    assert (ledger.loc[unknown, "source"] == "our reading").all()
+
+
+def test_a_paper_without_a_ledger_is_refused():
+    with pytest.raises(ValueError, match="no fidelity ledger for 'yao'; there is one for: lse_lba"):
+        literature.fidelity("yao")
+
+
+def test_quoted_results_agree_with_the_collected_sources(shared):
+    """The one published number in the notebook is in the table of sources, for the same split."""
+    table = pd.read_csv(shared / "papers" / "published_results.csv")
+    rows = table[(table["paper"] == "LSE-LBA_Yao2018") & (table["finding"] == "Mean")]
+    text = (Path(__file__).parents[1] / "notebooks" / "lse_lba.py").read_text()
+    assert re.search(r"mean AUROC of (0\.\d+) on the official", text).group(1) == "0.761"
+    assert rows[["split", "value"]].to_numpy().tolist() == [["official", 0.761]]
