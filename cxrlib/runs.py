@@ -273,7 +273,7 @@ def execute(notebook: Path, run_dir: Path, parameters: dict[str, Any]) -> Path:
 
     Returns:
         the executed notebook, ``run_dir/<name of the notebook>``. If a cell fails, it is left as
-        ``<run_dir>.failed.ipynb`` to look at, and the error is raised.
+        ``<run_dir>.unfinished.ipynb`` to look at, and the error is raised.
     """
     import papermill
 
@@ -281,7 +281,7 @@ def execute(notebook: Path, run_dir: Path, parameters: dict[str, Any]) -> Path:
     for name in parameters:
         if name not in valid:
             raise ValueError(f"{notebook} has no parameter {name!r}; {nearest(name, valid)}")
-    executed = run_dir.with_name(run_dir.name + ".failed.ipynb")
+    executed = run_dir.with_name(run_dir.name + ".unfinished.ipynb")
     executed.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
         str(notebook),

@@ -1,3 +1,5 @@
+import signal
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -123,6 +125,21 @@ def test_an_interrupted_generation_leaves_no_half_dataset(cache, monkeypatch):
     monkeypatch.setattr(phantom, "_render_all", stop)
     with pytest.raises(KeyboardInterrupt):
         phantom.load(64, n_train=40, n_val=10, n_test=20)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_is_an_error_that_names_the_mend(cache):
+    """A real limit on file sizes, as from a full disk."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(OSError, match=r"cannot write .*phantom-.*is full.*free some space"):
+            phantom.load(64, n_train=40, n_val=10, n_test=20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)
     assert list(cache.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -145,8 +146,6 @@ def test_a_disk_that_fills_up_leaves_no_half_run(split, tmp_path):
     resource = pytest.importorskip("resource")
     run = start(split, tmp_path / "run")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    import signal
-
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))

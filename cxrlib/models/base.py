@@ -46,8 +46,9 @@ class CXRModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam; the learning rate rises to ``learning_rate`` and anneals to zero."""
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
+        steps = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
+            optimizer, self.learning_rate, total_steps=steps
         )
         return {
             "optimizer": optimizer,

@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "quick": {
         "image_size": 96,
-        "epochs": 9,
+        "epochs": 12,
         "batch_size": 8,
         "learning_rate": 2e-3,
         "network": {"width": 16, "levels": 2, "growth": 16, "layers": 2},

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import joblib
 import numpy as np
@@ -244,24 +245,28 @@ def _rendered(recipe: dict[str, float], with_masks: np.ndarray) -> Path:
 
 def _render_all(folder: Path, recipe: dict[str, float], with_masks: np.ndarray) -> None:
     size, total = int(recipe["size"]), int(recipe["images"])
-    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (total, size, size))
-    packed_shape = (int(with_masks.sum()), len(FINDINGS), size, -(-size // 8))
-    packed = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, packed_shape)
-    labels, rows, place = np.zeros((total, len(FINDINGS)), np.float32), [], 0
-    for index, image in enumerate(track(_images(recipe), "drawing the phantom", total)):
-        pixels[index], labels[index] = image.pixels, image.labels
-        if with_masks[index]:
-            packed[place] = np.packbits(image.masks, axis=-1)
-            place += 1
-            rows += [
-                (f"{index:06d}", finding, *box / size)
-                for finding in np.flatnonzero(image.labels)
-                for box in mask_boxes(image.masks[finding])
-            ]
-    pixels.flush()
-    packed.flush()
-    np.save(folder / "labels.npy", labels)
+    labels, rows = [], []
+    # Written as streams: a disk that fills up is then an error, not a crash as with a memory map.
+    with open(folder / "pixels.npy", "wb") as pixels, open(folder / "masks.npy", "wb") as masks:
+        _npy_header(pixels, (total, size, size))
+        _npy_header(masks, (int(with_masks.sum()), len(FINDINGS), size, -(-size // 8)))
+        for index, image in enumerate(track(_images(recipe), "drawing the phantom", total)):
+            pixels.write(image.pixels.tobytes())
+            labels.append(image.labels)
+            if with_masks[index]:
+                masks.write(np.packbits(image.masks, axis=-1).tobytes())
+                rows += [
+                    (f"{index:06d}", finding, *box / size)
+                    for finding in np.flatnonzero(image.labels)
+                    for box in mask_boxes(image.masks[finding])
+                ]
+    np.save(folder / "labels.npy", np.array(labels))
     pd.DataFrame(rows, columns=BOX_COLUMNS).to_csv(folder / "boxes.csv", index=False)
+
+
+def _npy_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _images(recipe: dict[str, float]) -> Iterator[Radiograph]:

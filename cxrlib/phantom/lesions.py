@@ -49,7 +49,7 @@ def atelectasis(scene: Scene, rng: np.random.Generator) -> Mask:
     profile = np.clip(1 - (v / half) ** 2, 0, 1) * np.clip(
         1 - (u / rng.uniform(2.8, 4.5)) ** 2, 0, 1
     )
-    return _fill(scene, np.sqrt(profile) * 1.3, scene.fields[side], rng.uniform(0.5, 0.8))
+    return _fill(scene, np.sqrt(profile) * 1.3, scene.fields[side], rng.uniform(0.65, 0.95))
 
 
 def cardiomegaly(scene: Scene, rng: np.random.Generator) -> Mask:
@@ -71,7 +71,7 @@ def infiltration(scene: Scene, rng: np.random.Generator) -> Mask:
     cloud = _cloud(
         scene, rng, _place(scene, rng, side, 0.25, 0.9), rng.uniform(2.6, 4.8), ragged=0.35
     )
-    return _fill(scene, cloud, scene.fields[side], rng.uniform(0.3, 0.42))
+    return _fill(scene, cloud, scene.fields[side], rng.uniform(0.4, 0.55))
 
 
 def mass(scene: Scene, rng: np.random.Generator) -> Mask:
@@ -163,7 +163,7 @@ def fibrosis(scene: Scene, rng: np.random.Generator) -> Mask:
         across, _ = _rotate(scene.x, scene.y, angle)
         wave = np.sin(2 * np.pi * across / rng.uniform(1.8, 2.6) + 0.8 * scene.texture)
         mesh = np.maximum(mesh, np.clip(2.2 * np.abs(wave) - 1.2, 0, 1))
-    scene.tissue += rng.uniform(2.4, 3.4) * extent * mesh
+    scene.tissue += rng.uniform(3.0, 4.0) * extent * mesh
     return extent > 0.4
 
 
@@ -259,5 +259,5 @@ def _ball(scene: Scene, rng: np.random.Generator, radius: float, lobes: float) -
     square = (u**2 + v**2) / edge**2
     chord = 2 * min(radius, 2.4) * np.sqrt(np.clip(1 - square, 0, None))
     # Denser than the lung around it, and a little flatter in profile than a ball.
-    scene.tissue += (1 - LUNG_DENSITY) * (chord + 2.0 * (square < 1))
+    scene.tissue += (1 - LUNG_DENSITY) * (chord + 3.0 * (square < 1))
     return square < 1
