@@ -16,7 +16,7 @@ from cxrlib.datasets.base import CXRDataset, Truth
 from cxrlib.findings import FINDINGS
 from cxrlib.metrics.localization import upsample
 from cxrlib.pooling import lse_pool
-from cxrlib.training import Predictions
+from cxrlib.predictions import Predictions
 
 COLOURS = sns.color_palette("colorblind")
 CONTROLS = {

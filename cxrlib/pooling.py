@@ -135,7 +135,7 @@ def _sharpness(r: float | Tensor, S: Tensor) -> Tensor:
             )
         r = torch.tensor(float(r))
     # r = 0 and r = inf are limits; these bounds are equal to them to within rounding.
-    return r.to(S).clamp(min=1e-6, max=1e30)
+    return r.to(S).clamp(min=1e-8, max=1e30)
 
 
 def _full_precision(S: Tensor) -> Tensor:

@@ -19,10 +19,11 @@ import pandas as pd
 
 from cxrlib.datasets.base import Split
 from cxrlib.files import digest, explain_os_error, write_atomic, write_json
+from cxrlib.findings import FINDINGS
 from cxrlib.parameters import Parameters, nearest
 
 if TYPE_CHECKING:
-    from cxrlib.training import Predictions
+    from cxrlib.predictions import Predictions
 
 PACKAGES = (
     "cxrlib",
@@ -121,7 +122,7 @@ def start(
     parameters: Parameters,
     settings: dict[str, Any],
     split: Split,
-    room: int = 200_000_000,
+    room: int | None = None,
 ) -> Run:
     """Open the folder of a run: new, interrupted (to go on with) or finished (to show).
 
@@ -130,7 +131,7 @@ def start(
         parameters: as checked by :func:`~cxrlib.parameters.read_parameters`.
         settings: what the preset made of them, and all else that decides the numbers.
         split: its hashes are recorded.
-        room: free bytes to ask for before any work.
+        room: free bytes to ask for before any work; by default what checkpoints and maps may take.
 
     Raises:
         FileExistsError: the folder belongs to another run.
@@ -146,6 +147,10 @@ def start(
     environment["key"] = digest(json.dumps([numbers, environment["decides"]], sort_keys=True))
     default = Path("runs") / notebook / environment["key"]
     run = Run(Path(parameters.run_dir or default).resolve(), settings, environment)
+    if room is None:
+        boxed = split.test.boxes["image_id"].nunique()
+        maps = boxed * len(FINDINGS) * (split.test.image_size // 4) ** 2 * 2  # float16
+        room = 200_000_000 + maps
     free = shutil.disk_usage(run.workspace).free
     if free < room and not run.finished:
         raise OSError(
@@ -159,7 +164,7 @@ def describe_environment(parameters: Parameters, split: Split) -> dict[str, Any]
     """What a result depends on beyond its parameters, and where it was computed."""
     import torch
 
-    from cxrlib.training import device_type
+    from cxrlib.predictions import device_type
 
     device = device_type(parameters.accelerator)
     versions = {name: metadata.version(name) for name in PACKAGES}

@@ -116,8 +116,9 @@ figures.pooling_gradients(torch.maximum(strong, weak), [0.5, 5, 20, 100])
 plt.show()
 
 # %% [markdown]
-# At $r = 0.5$ everything learns alike, the background too. At $r = 100$ only the peak does, and the
-# second lesion gets nothing. Around $r = 5$ to $20$ both bumps learn, the strong one more.
+# *Top 1 %* is the share of the gradient that goes to one place in a hundred. At $r = 0.5$ everything
+# learns alike, the background too. At $r = 5$ both bumps learn, the strong one more. From $r = 20$ on only
+# the very top of the strong bump does, and the second lesion gets nothing.
 #
 # In the library this is a function of a few lines, `cxrlib.pooling.lse_lba_pool`, which stays finite
 # for $r$ from 0 to infinity. The loss never clamps $p$: with $1 - p$ written as a sum of two positive
@@ -228,9 +229,10 @@ plt.show()
 import time
 
 from cxrlib import metrics
+from cxrlib.predictions import predict
 
 start = time.monotonic()
-predictions = training.predict(
+predictions = predict(
     model,
     split.test,
     batch_size=settings["batch_size"],

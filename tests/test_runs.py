@@ -13,7 +13,7 @@ from cxrlib import cli, metrics, runs
 from cxrlib.datasets.base import Split, Truth
 from cxrlib.models.lse_lba import LSELBAParameters
 from cxrlib.phantom import dataset as phantom
-from cxrlib.training import Predictions
+from cxrlib.predictions import Predictions
 
 PARAMETERS = LSELBAParameters(
     preset="smoke",

@@ -14,6 +14,7 @@ from cxrlib import training
 from cxrlib.datasets.base import Split, Truth
 from cxrlib.models import create_model
 from cxrlib.phantom import dataset as phantom
+from cxrlib.predictions import Predictions, device_type, predict
 
 TINY = {"width": 8, "levels": 2, "growth": 4, "layers": 1}
 WHOLE_RUN = """
@@ -23,6 +24,7 @@ from cxrlib.datasets.base import Truth
 from cxrlib.models.lse_lba import PRESETS, LSELBAParameters
 from cxrlib.parameters import settings_of
 from cxrlib.phantom import dataset as phantom
+from cxrlib.predictions import predict
 
 params = LSELBAParameters(
     preset="smoke", dataset="phantom", data_dir=None, run_dir=sys.argv[1], seed=0, image_size=64,
@@ -35,7 +37,7 @@ print("ready", flush=True)
 torch.manual_seed(params.seed)
 model = models.create_model("lse_lba", r0=params.r0, **settings["network"])
 history = training.fit(model, split, run.workspace, epochs=6, batch_size=16, accelerator="cpu")
-predictions = training.predict(model, split.test, batch_size=16, accelerator="cpu")
+predictions = predict(model, split.test, batch_size=16, accelerator="cpu")
 truth = Truth(split.test)
 results = metrics.evaluate(
     predictions.scores, split.test.labels, split.test.patient_ids, predictions.pairs(truth),
@@ -105,7 +107,7 @@ def test_leaks_and_empty_parts_are_refused(split, tmp_path):
 
 def test_predictions_keep_the_maps_of_images_with_truth(split, tmp_path):
     model = create_model("lse_lba", **TINY).eval()
-    predictions = training.predict(model, split.test, batch_size=7, accelerator="cpu")
+    predictions = predict(model, split.test, batch_size=7, accelerator="cpu")
     assert predictions.scores.shape == (len(split.test), 14)
     truth = Truth(split.test)
     assert set(predictions.map_ids) == set(split.test.image_ids[truth.image])
@@ -116,7 +118,7 @@ def test_predictions_keep_the_maps_of_images_with_truth(split, tmp_path):
     assert np.abs(pairs[5].astype(np.float32) - expected).max() < 1e-3
     with open(tmp_path / "predictions.npz", "wb") as file:
         predictions.write(file)
-    stored = training.Predictions.read(tmp_path / "predictions.npz")
+    stored = Predictions.read(tmp_path / "predictions.npz")
     assert (stored.pairs(truth) == pairs).all() and stored.frame == 64
 
 
@@ -125,7 +127,7 @@ def test_a_device_that_is_not_there_is_refused():
     if absent == "gpu" and torch.backends.mps.is_available():
         absent = "tpu"
     with pytest.raises(ValueError, match=r"no such device; use 'auto' or 'cpu'"):
-        training.device_type(absent)
+        device_type(absent)
 
 
 def test_three_kills_change_no_number(tmp_path, monkeypatch):
