@@ -216,31 +216,31 @@ def collect(root: Path) -> pd.DataFrame:
         root: searched for ``metrics.json`` at any depth.
 
     Returns:
-        one row per run, part, metric and finding: run, every parameter, device, split_hash,
-        data_hash, part ("classification", "localization" or a control), metric, finding, value,
-        low, high, n.
+        one row per run, part, metric and finding: run, every parameter but the places, device,
+        hashes of source, split and data, commit, part ("classification", "localization" or a
+        control), metric, finding, value, low, high, n.
     """
     rows = []
     for path in sorted(root.rglob("metrics.json")):
         params = json.loads((path.parent / "params.json").read_text())
-        decides = json.loads((path.parent / "environment.json").read_text())["decides"]
+        environment = json.loads((path.parent / "environment.json").read_text())
         metrics = json.loads(path.read_text())
-        parts = {key: metrics[key] for key in ("classification", "localization")} | metrics[
-            "controls"
-        ]
+        for place in ("data_dir", "run_dir"):
+            params.pop(place, None)
+        origin = {**params, **environment["decides"], "commit": environment["git_commit"]}
+        parts = {key: metrics[key] for key in ("classification", "localization")}
         rows += [
             {
                 "run": path.parent.name,
-                **params,
-                **decides,
+                **origin,
                 "part": part,
                 "metric": metric,
-                "finding": finding,
+                "finding": name,
                 **N,
             }
-            for part, tables in parts.items()
+            for part, tables in (parts | metrics["controls"]).items()
             for metric, table in tables.items()
-            for finding, N in _flat(table)
+            for name, N in _flat(table)
         ]
     return pd.DataFrame(rows)
 
