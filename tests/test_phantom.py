@@ -1,4 +1,6 @@
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from scipy import ndimage
 
 from cxrlib.datasets.base import Truth
 from cxrlib.findings import FINDINGS
-from cxrlib.phantom import anatomy, lesions
+from cxrlib.phantom import anatomy, lesions, population
 from cxrlib.phantom import dataset as phantom
 
 
@@ -56,7 +58,7 @@ def test_cardiomegaly_widens_the_heart():
 
 
 def test_equal_arguments_give_equal_bytes_and_others_do_not():
-    one, same, other = (phantom.render(7, 64, seed=seed) for seed in (0, 0, 1))
+    one, same, other = (population.render(7, 64, seed=seed) for seed in (0, 0, 1))
     assert one.pixels.tobytes() == same.pixels.tobytes()
     assert one.masks.tobytes() == same.masks.tobytes()
     assert one.pixels.tobytes() != other.pixels.tobytes()
@@ -64,7 +66,7 @@ def test_equal_arguments_give_equal_bytes_and_others_do_not():
 
 def test_one_index_is_one_patient_at_every_size():
     for index in range(6):
-        small, large = phantom.render(index, 64), phantom.render(index, 256)
+        small, large = population.render(index, 64), population.render(index, 256)
         assert small.patient == large.patient
         assert (small.labels == large.labels).all()
         shrunk = large.pixels.reshape(64, 4, 64, 4).mean(axis=(1, 3))
@@ -74,11 +76,11 @@ def test_one_index_is_one_patient_at_every_size():
 
 
 def test_a_patient_has_several_images_of_one_chest():
-    patients = np.array([phantom.patient_of(index) for index in range(1200)])
+    patients = np.array([population.patient_of(index) for index in range(1200)])
     assert set(np.bincount(patients)) == {1, 2, 3, 4}
     assert (np.diff(patients) >= 0).all()
-    labels = np.array([phantom.render(index, 64).labels for index in range(24)])
-    chronic = [FINDINGS.index(name) for name in phantom.CHRONIC]
+    labels = np.array([population.render(index, 64).labels for index in range(24)])
+    chronic = [FINDINGS.index(name) for name in population.CHRONIC]
     for patient in set(patients[:24]):
         assert len(np.unique(labels[patients[:24] == patient][:, chronic], axis=0)) == 1
 
@@ -110,11 +112,11 @@ def test_stored_images_are_those_rendered_one_by_one(cache):
     split = phantom.load(64, n_train=40, n_val=10, n_test=20, seed=3)
     for part in (split.train, split.test):
         for place in (0, len(part) - 1):
-            image = phantom.render(int(part.image_ids[place]), 64, seed=3)
+            image = population.render(int(part.image_ids[place]), 64, seed=3)
             assert (part.read_pixels(str(part.image_ids[place])) == image.pixels).all()
             assert (part.labels[place] == image.labels).all()
     sample = split.test[0]
-    assert (sample.masks.numpy() == phantom.render(int(sample.image_id), 64, seed=3).masks).all()
+    assert (sample.masks.numpy() == population.render(int(sample.image_id), 64, seed=3).masks).all()
 
 
 def test_an_interrupted_generation_leaves_no_half_dataset(cache, monkeypatch):
@@ -160,4 +162,11 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 )
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        phantom.render(0, **arguments)
+        population.render(0, **arguments)
+
+
+def test_rendering_imports_no_torch():
+    """The processes that render would each pay seconds and half a gigabyte for it."""
+    code = "import sys, cxrlib.phantom.population; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
