@@ -223,7 +223,7 @@ plt.show()
 #
 # Every number has its 95 % interval over *patients*, and every localization score its controls: a random
 # map, the place where other patients have the finding, and the best that the map's grid allows. A score
-# that does not beat the location prior has found nothing in the image.
+# that does not beat the location prior does not show that the method saw anything in the image.
 
 # %%
 import time
