@@ -49,9 +49,10 @@ class Run:
 
     def __init__(self, folder: Path, params: dict[str, Any], environment: dict[str, Any]) -> None:
         self.folder, self.params, self.environment = folder, params, environment
-        self.finished = folder.exists()
+        self.finished = (folder / "metrics.json").exists()
         self.workspace = folder if self.finished else folder.with_name(folder.name + ".partial")
-        _refuse_other_run(self.workspace, environment["key"])
+        for place in (folder, self.workspace):  # an empty folder is free to use
+            _refuse_other_run(place, environment["key"])
         if not self.finished:
             self._open_workspace()
 
@@ -94,11 +95,6 @@ class Run:
             self.workspace.rename(self.folder)
             self.workspace, self.finished = self.folder, True
         return self.folder
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """``metrics.json`` of a finished run."""
-        return json.loads((self.folder / "metrics.json").read_text())
 
 
 def _refuse_other_run(folder: Path, key: str) -> None:

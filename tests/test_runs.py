@@ -109,6 +109,14 @@ def test_another_runs_folder_is_never_touched(split, tmp_path):
         start(split, tmp_path / "file")
 
 
+def test_an_empty_folder_is_free_to_use(split, tmp_path):
+    (tmp_path / "run").mkdir()
+    run = start(split, tmp_path / "run")
+    assert not run.finished
+    finish(run, split)
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
 def test_the_default_place_is_named_after_the_key(split, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one, other = (

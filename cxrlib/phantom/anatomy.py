@@ -85,7 +85,6 @@ class Scene:
         vessels: of blood in the lung's vessels.
         fields: bool, the lung fields in projection (right, left), the part over the diaphragm.
         heart: bool, the cardiac silhouette.
-        diaphragm: (right, left) level y of the dome at every column, (size,) broadcast.
     """
 
     chest: Chest
@@ -97,7 +96,6 @@ class Scene:
     vessels: np.ndarray
     fields: tuple[np.ndarray, np.ndarray]
     heart: np.ndarray
-    diaphragm: tuple[np.ndarray, np.ndarray]
     texture: np.ndarray = field(repr=False)
 
     @property
@@ -139,7 +137,6 @@ def project(chest: Chest, rng: np.random.Generator, size: int) -> Scene:
         vessels=_vessels(chest, rng, size),
         fields=(edges[0] > 0, edges[1] > 0),
         heart=(rho2 < 1) & (y < chest.base + 2),
-        diaphragm=(diaphragm[0], diaphragm[1]),
         texture=texture,
     )
 
