@@ -55,7 +55,7 @@ class Parameters:
             )
 
 
-P = TypeVar("P", bound=Parameters)
+P = TypeVar("P")
 
 
 def read_parameters(schema: type[P], namespace: Mapping[str, Any]) -> P:

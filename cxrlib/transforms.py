@@ -38,3 +38,22 @@ def random_affine(
     )
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid.to(images), padding_mode="border", align_corners=False)
+
+
+def random_exposure(images: Tensor, *, gamma: float = 0.35, noise: float = 0.03) -> Tensor:
+    """Bend the greys of every image by its own random power and add its own amount of noise.
+
+    Args:
+        images: float (B, C, H, W), 0 to 1.
+        gamma: the exponent lies between exp(-gamma) and exp(gamma).
+        noise: largest standard deviation.
+
+    Returns:
+        float (B, C, H, W), not clipped.
+
+    >>> random_exposure(torch.rand(2, 1, 8, 8)).shape
+    torch.Size([2, 1, 8, 8])
+    """
+    power, amount = torch.rand(2, len(images), 1, 1, 1, device=images.device)
+    bent = images.clamp(1e-3, 1) ** torch.exp((2 * power - 1) * gamma)
+    return bent + noise * amount * torch.randn_like(images)

@@ -277,7 +277,8 @@ plt.show()
 # %% [markdown]
 # ## What $r_0$ does
 #
-# The same training for several $r_0$, on the phantom with preset `quick`. These runs are kept in
+# The same training for several $r_0$, with preset `quick` on the *first version* of the phantom, whose findings were
+# plainer and independent of each other; do not compare them with the table above. These runs are kept in
 # `results/lse_lba_r0.csv`; `snakemake --snakefile workflow/Snakefile --cores 1` computes them again.
 
 # %% mystnb={"image": {"alt": "Three line charts against r0 with 95 % intervals: mean AUROC, macro pointing and macro continuous Dice, the last two beside the location prior."}}

@@ -181,8 +181,9 @@ def test_no_page_shows_a_traceback(pages: dict[str, Page]):
         assert 'class="output traceback' not in page.text, name
 
 
-def test_lse_lba_page_has_figures_with_alt_text(pages: dict[str, Page]):
-    images = pages["notebooks/lse_lba"].images()
+@pytest.mark.parametrize("name", [name for name in toc_pages() if name.startswith("notebooks/")])
+def test_notebook_pages_have_figures_with_alt_text(pages: dict[str, Page], name: str):
+    images = pages[name].images()
     assert images
     for image in images:
         alt = image.get("alt", "")

@@ -7,18 +7,20 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOK = ROOT / "notebooks" / "lse_lba.ipynb"
 PAPERMILL = Path(sysconfig.get_path("scripts")) / "papermill"
 
 
-def papermill(folder: Path, *parameters: object) -> subprocess.CompletedProcess[str]:
+def papermill(
+    folder: Path, *parameters: object, notebook: str = "lse_lba"
+) -> subprocess.CompletedProcess[str]:
     words = [word for name, value in parameters for word in ("-p", name, str(value))]
     command = [
         str(PAPERMILL),
-        str(NOTEBOOK),
+        str(ROOT / "notebooks" / f"{notebook}.ipynb"),
         str(folder / "out.ipynb"),
         "--no-progress-bar",
         *words,
@@ -90,3 +92,28 @@ def test_smoke_on_real_radiographs_scores_every_box(tmp_path, shared):
     assert pointing["micro"]["n"] == 601
     assert pointing["per_finding"]["Hernia"] == {"value": None, "low": None, "high": None, "n": 0}
     assert document["classification"]["auroc"]["mean"]["n"] == 814
+
+
+def test_the_phantom_is_drawn_and_measured(tmp_path):
+    done = papermill(tmp_path, ("preset", "smoke"), notebook="phantom")
+    assert done.returncode == 0, done.stderr
+    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
+    figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
+    assert len(figures) >= 9
+
+
+def test_the_phantom_is_compared_with_real_radiographs(tmp_path, shared):
+    places = ("data_dir", shared / "nih-mini"), ("run_dir", tmp_path / "tables")
+    done = papermill(tmp_path, ("preset", "smoke"), *places, notebook="phantom")
+    assert done.returncode == 0, done.stderr
+    real = pd.read_csv(tmp_path / "tables" / "real_statistics.csv")
+    committed = pd.read_csv(ROOT / "results" / "real_statistics.csv")
+    same = ["kind", "at", "value", "n", "size"]
+    pd.testing.assert_frame_equal(real[same], committed[same], rtol=1e-3)
+    apart = pd.read_csv(tmp_path / "tables" / "phantom_tell_apart.csv")
+    assert (apart["n"] > 2060).all() and apart["value"].between(0.5, 1).all()
+
+
+def test_tables_that_nothing_would_fill_are_refused(tmp_path):
+    done = papermill(tmp_path, ("run_dir", tmp_path / "tables"), notebook="phantom")
+    assert done.returncode != 0 and "none were given: -p data_dir" in done.stderr

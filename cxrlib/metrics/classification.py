@@ -71,6 +71,28 @@ def score_classification(
     }
 
 
+def binary_auroc(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    patient_ids: np.ndarray,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """AUROC of one yes-or-no question with its patient-clustered 95 % interval.
+
+    Args:
+        scores: float (N,), higher means more likely yes.
+        labels: (N,), 1 yes, 0 no.
+        patient_ids: (N,) strings.
+        replicates, seed: of the bootstrap.
+
+    >>> binary_auroc(np.array([0.1, 0.9]), np.array([0, 1]), np.array(["a", "b"])).value
+    1.0
+    """
+    resamples = patient_weights(patient_ids, replicates, seed)
+    return Estimate.of(_replicate(scores, labels, resamples)[0], len(labels))
+
+
 def _replicate(score: np.ndarray, label: np.ndarray, resamples: Resamples) -> np.ndarray:
     """Both metrics of one finding, scores and labels (N,), in all replicates: (2, 1 + R)."""
     present, absent = np.flatnonzero(label == 1), np.flatnonzero(label == 0)

@@ -9,9 +9,9 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import joblib
 import numpy as np
@@ -21,10 +21,11 @@ from scipy import ndimage
 from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Split, split_patients
 from cxrlib.files import cache_dir, digest, explain_os_error
 from cxrlib.findings import FINDINGS
-from cxrlib.phantom.population import Radiograph, check, patient_of, render_some
+from cxrlib.phantom.controls import Controls, controls_of
+from cxrlib.phantom.population import Radiograph, check_size, patient_of, render_some
 from cxrlib.progress import track
 
-VERSION = 1
+VERSION = 2
 """Changes with every change of what the phantom looks like, so that no cache is stale."""
 
 
@@ -58,25 +59,29 @@ def load(
     n_val: int = 240,
     n_test: int = 480,
     seed: int = 0,
-    prevalence: float = 0.12,
+    **options: Any,
 ) -> Split:
     """The phantom's patient-disjoint split, rendered on first use into the user's cache.
 
-    Only the test part has masks and boxes: training sees image labels alone.
+    Only the test part has masks and boxes: training sees image labels alone, and only they are
+    noisy where ``label_noise`` says so.
 
     Args:
         image_size: pixels per side, 64 to 1024.
         n_train, n_val, n_test: about how many images; patients stay whole.
         seed: of the population and of the split.
-        prevalence: of each finding, 0 to 1.
+        options: the experiment, see :class:`cxrlib.phantom.controls.Controls`.
 
     Raises:
         ValueError: an argument is out of its range.
         OSError: the cache cannot be written; the message names the place and the mend.
     """
-    check(image_size, prevalence)
+    check_size(image_size)
+    controls = controls_of(**options)
     total = n_train + n_val + n_test
-    recipe = dict(version=VERSION, size=image_size, images=total, seed=seed, prevalence=prevalence)
+    recipe = dict(
+        version=VERSION, size=image_size, images=total, seed=seed, controls=asdict(controls)
+    )
     patients = np.array([f"P{patient_of(index):05d}" for index in range(total)])
     test = split_patients(patients, n_test / total, seed)
     val = ~test & split_patients(np.where(test, "", patients), n_val / (n_train + n_val), seed + 1)
@@ -139,7 +144,7 @@ class _ReadMasks:
         return np.unpackbits(packed, axis=-1, count=packed.shape[-2]).astype(bool)
 
 
-def _rendered(recipe: dict[str, float], with_masks: np.ndarray) -> Path:
+def _rendered(recipe: dict[str, Any], with_masks: np.ndarray) -> Path:
     """The folder of the rendered images; made in a temporary one, so it is whole or absent."""
     name = "phantom-" + digest(json.dumps(recipe, sort_keys=True), with_masks.tobytes())
     folder = cache_dir() / name
@@ -160,8 +165,8 @@ def _rendered(recipe: dict[str, float], with_masks: np.ndarray) -> Path:
     return folder
 
 
-def _render_all(folder: Path, recipe: dict[str, float], with_masks: np.ndarray) -> None:
-    size, total = int(recipe["size"]), int(recipe["images"])
+def _render_all(folder: Path, recipe: dict[str, Any], with_masks: np.ndarray) -> None:
+    size, total = recipe["size"], recipe["images"]
     labels, rows = [], []
     # Written as streams: a disk that fills up is then an error, not a crash as with a memory map.
     with open(folder / "pixels.npy", "wb") as pixels, open(folder / "masks.npy", "wb") as masks:
@@ -169,7 +174,7 @@ def _render_all(folder: Path, recipe: dict[str, float], with_masks: np.ndarray) 
         _npy_header(masks, (int(with_masks.sum()), len(FINDINGS), size, -(-size // 8)))
         for index, image in enumerate(track(_images(recipe), "drawing the phantom", total)):
             pixels.write(image.pixels.tobytes())
-            labels.append(image.labels)
+            labels.append(image.labels if with_masks[index] else image.training_labels)
             if with_masks[index]:
                 masks.write(np.packbits(image.masks, axis=-1).tobytes())
                 rows += [
@@ -186,14 +191,13 @@ def _npy_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _images(recipe: dict[str, float]) -> Iterator[Radiograph]:
+def _images(recipe: dict[str, Any]) -> Iterator[Radiograph]:
     """All images in order, rendered by all cores."""
-    size, seed, prevalence = int(recipe["size"]), int(recipe["seed"]), recipe["prevalence"]
+    size, seed, total = recipe["size"], recipe["seed"], recipe["images"]
+    controls = Controls(**recipe["controls"])
     tasks = (
-        joblib.delayed(render_some)(
-            range(start, min(start + 32, int(recipe["images"]))), size, seed, prevalence
-        )
-        for start in range(0, int(recipe["images"]), 32)
+        joblib.delayed(render_some)(range(start, min(start + 32, total)), size, seed, controls)
+        for start in range(0, total, 32)
     )
     for images in joblib.Parallel(n_jobs=-1, return_as="generator")(tasks):
         yield from images

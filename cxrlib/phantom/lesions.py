@@ -1,200 +1,257 @@
-"""The 14 findings of the phantom: each changes a scene's path lengths and says at which pixels.
+"""The 14 findings of the phantom, each after its radiological description.
 
-Appearance after the Fleischner Society's glossary (Hansell et al., Radiology 2008) and Goodman's
-*Felson's Principles of Chest Roentgenology*. Lengths in cm. Every function takes the scene and a
-random generator, changes the scene in place and returns its mask, bool (size, size).
+Every function changes a scene's path lengths the way the disease would and returns the mask a
+radiologist would outline. Descriptions: Hansell et al., *Fleischner Society: Glossary of Terms for
+Thoracic Imaging*, Radiology 246:697-722, 2008; for edema, Gluecker et al., RadioGraphics
+19:1507-1531, 1999; for collapse and effusion on supine films, Goodman, *Felson's Principles*, 2014.
+The eight findings with official boxes take place and size from :mod:`cxrlib.phantom.targets`.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
 
-from cxrlib.phantom.anatomy import LUNG_DENSITY, Chest, Scene
-
-Mask = np.ndarray
-ALVEOLAR = 0.85
-"""Share of the lung's air that a dense consolidation replaces by fluid."""
+from cxrlib.phantom.brush import FLUID, Brush, Mask, cloud, placed
+from cxrlib.phantom.chest import LUNG_DENSITY, cage, chord, rotate
+from cxrlib.phantom.targets import Target
 
 
-def enlarge_heart(chest: Chest, rng: np.random.Generator) -> None:
-    """Cardiomegaly: a cardiothoracic ratio above one half, mostly to the left."""
-    chest.heart_a = chest.lung_half_width * rng.uniform(0.56, 0.70)
-    chest.heart_b *= rng.uniform(1.1, 1.3)
-    chest.heart_x += 0.22 * chest.heart_a
+def atelectasis(brush: Brush) -> Mask:
+    """Collapsed lung: plates across the bases, or a wedge with one sharp edge."""
+    mask = brush.empty_mask()
+    for target in brush.targets("Atelectasis"):
+        plate = brush.rng.random() < min(0.9, 0.25 + 0.3 * target.a / target.b)
+        mask |= (_plates if plate else _wedge)(brush, target)
+    return mask
 
 
-def hyperinflate(chest: Chest, rng: np.random.Generator) -> None:
-    """Emphysema: low, flat diaphragms and a deep chest."""
-    chest.base += rng.uniform(0.3, 1.2)
-    chest.dome *= rng.uniform(0.4, 0.8)
-    chest.depth *= 1.05
-    chest.heart_a *= 0.93
+def _plates(brush: Brush, target: Target) -> Mask:
+    """One to three bands of airless lung, a few millimetres to 2 cm thick."""
+    scene, rng = brush.scene, brush.rng
+    where, field = brush.window(target, 1.2), scene.fields[target.side]
+    x, y = scene.x[where] - target.x, scene.y[where] - target.y
+    mask = brush.empty_mask()
+    ends = ((1.05 - np.abs(x) / target.a) / 0.4).clip(0, 1)
+    for offset in np.linspace(-0.6, 0.6, rng.integers(1, 4)):
+        slope = rng.uniform(-0.5, 0.5) * target.b / target.a
+        thick = rng.uniform(0.12, 0.32) * target.b + 0.12
+        d = y - offset * target.b - slope * x + 0.25 * scene.texture[where] * thick
+        band = ends * np.exp(-((d / thick) ** 2))
+        scene.tissue[where] += brush.contrast * rng.uniform(1.5, 3.6) * band * field[where]
+        mask[where] |= (ends > 0.2) & (np.abs(d) < 1.5 * thick + 0.3)
+    brush.fill(where, 0.22 * ends * np.exp(-((y / target.b) ** 2)), target.side)
+    inside = (np.abs(x) < target.a) & (np.abs(y) < target.b)
+    mask[where] |= inside & (np.abs(y) < 0.85 * target.b) & (np.abs(x) < 0.9 * target.a)
+    return mask & field
 
 
-BEFORE: dict[str, Callable[[Chest, np.random.Generator], None]] = {
-    "Cardiomegaly": enlarge_heart,
-    "Emphysema": hyperinflate,
-}
-"""Findings that change the anatomy itself, before it is projected."""
+def _wedge(brush: Brush, target: Target) -> Mask:
+    """Airless lung that narrows towards the hilum, drawn flat by a fissure."""
+    scene, rng = brush.scene, brush.rng
+    where, field = brush.window(target, 1.3), scene.fields[target.side]
+    opacity, inside = cloud(brush, target, where, ragged=0.15)
+    x, y = scene.x[where] - target.x, scene.y[where] - target.y
+    edge = rng.uniform(-0.3, 0.3) * target.b + rng.uniform(-0.4, 0.4) * x
+    sharp = ((y - edge) / 0.25 + 0.5).clip(0, 1) * 0.7 + 0.3
+    brush.fill(where, opacity * sharp * rng.uniform(0.4, 0.85), target.side)
+    return placed(brush, where, inside, field)
 
 
-def atelectasis(scene: Scene, rng: np.random.Generator) -> Mask:
-    """A plate or wedge of collapsed lung in a lower zone."""
-    side = int(rng.integers(2))
-    x0, y0 = _place(scene, rng, side, low=0.5, high=0.95)
-    angle = rng.normal(0, 0.35)
-    u, v = _rotate(scene.x - x0, scene.y - y0, angle)
-    half = rng.uniform(0.5, 1.3) * (1 + 0.12 * u)
-    profile = np.clip(1 - (v / half) ** 2, 0, 1) * np.clip(
-        1 - (u / rng.uniform(2.8, 4.5)) ** 2, 0, 1
-    )
-    return _fill(scene, np.sqrt(profile) * 1.3, scene.fields[side], rng.uniform(0.65, 0.95))
+def cardiomegaly(brush: Brush) -> Mask:
+    """A heart wider than half of the thorax, after :func:`prepare`."""
+    return brush.scene.heart.copy()
 
 
-def cardiomegaly(scene: Scene, rng: np.random.Generator) -> Mask:
-    """The enlarged silhouette itself; :func:`enlarge_heart` has made it."""
-    return scene.heart.copy()
+def effusion(brush: Brush) -> Mask:
+    """Fluid that fills the costophrenic angle up to a meniscus; a veil over supine patients."""
+    scene, rng, target = brush.scene, brush.rng, brush.plan["Effusion"]
+    side, field = target.side, scene.fields[target.side]
+    top, bottom = target.y - target.b, target.y + target.b
+    inwards = scene.wall[side] - target.sign * scene.x  # cm from the chest wall
+    # The meniscus climbs along the wall and sinks towards the heart.
+    level = top + 1.5 * target.b * (inwards / (2.4 * target.a)).clip(0, 1.6) ** 0.8
+    depth = scene.y - level
+    veil = scene.chest.ap * rng.uniform(0.1, 0.35)  # layered out behind the lung
+    layer = (depth / (0.9 * target.b + 1.0)).clip(0, 1) * (rng.uniform(0.6, 0.95) - veil)
+    haze = veil * ((scene.y - top) / max(bottom - top, 1)).clip(0, 1)
+    everywhere = (slice(None), slice(None))
+    brush.fill(everywhere, layer + haze, side)
+    return field & (depth > 0.02 * target.b) & (inwards < 2.6 * target.a)
 
 
-def effusion(scene: Scene, rng: np.random.Generator) -> Mask:
-    """Fluid that fills the costophrenic angle and climbs the chest wall in a meniscus."""
-    side = int(rng.integers(2))
-    outwards = np.abs(scene.x) / scene.chest.lung_half_width
-    level = scene.chest.base - rng.uniform(3.0, 9.0) - rng.uniform(2.5, 5) * (outwards - 0.6)
-    return _fill(scene, np.clip((scene.y - level) / 1.2, 0, 1), scene.fields[side], 0.95)
-
-
-def infiltration(scene: Scene, rng: np.random.Generator) -> Mask:
+def infiltration(brush: Brush) -> Mask:
     """Faint, patchy, ill-defined opacity."""
-    side = int(rng.integers(2))
-    cloud = _cloud(
-        scene, rng, _place(scene, rng, side, 0.25, 0.9), rng.uniform(2.6, 4.8), ragged=0.35
-    )
-    return _fill(scene, cloud, scene.fields[side], rng.uniform(0.4, 0.55))
+    return _opacities(brush, "Infiltration", ragged=0.5, low=0.22, high=0.6)
 
 
-def mass(scene: Scene, rng: np.random.Generator) -> Mask:
-    """A round opacity over 3 cm, sometimes lobulated."""
-    return _ball(scene, rng, rng.uniform(1.7, 3.4), lobes=0.07)
+def pneumonia(brush: Brush) -> Mask:
+    """Air-space opacity with aerated islands left in it."""
+    return _opacities(brush, "Pneumonia", ragged=0.55, low=0.3, high=0.75)
 
 
-def nodule(scene: Scene, rng: np.random.Generator) -> Mask:
-    """One to three round opacities under 3 cm."""
-    balls = [
-        _ball(scene, rng, rng.uniform(0.9, 1.5), lobes=0.04) for _ in range(rng.integers(1, 4))
-    ]
-    return np.logical_or.reduce(balls)
-
-
-def pneumonia(scene: Scene, rng: np.random.Generator) -> Mask:
-    """Patchy air-space opacity with aerated islands left in it."""
-    side = int(rng.integers(2))
-    cloud = _cloud(
-        scene, rng, _place(scene, rng, side, 0.3, 0.95), rng.uniform(2.6, 4.4), ragged=0.75
-    )
-    return _fill(scene, cloud, scene.fields[side], rng.uniform(0.45, 0.65))
-
-
-def pneumothorax(scene: Scene, rng: np.random.Generator) -> Mask:
-    """Air without vessels between the chest wall and a thin pleural line, widest at the apex."""
-    side = int(rng.integers(2))
-    chest, sign = scene.chest, 2 * side - 1
-    size = rng.uniform(0.74, 0.9)
-    across = (sign * scene.x - 2.5) / ((chest.lung_half_width - 2.5) * size)
-    upwards = (chest.base + 1 - scene.y) / ((chest.base + 1 - chest.apex) * (size + 0.04))
-    radius = np.abs(across) ** 2.6 + np.clip(upwards, 0, None) ** 2.6
-    mask = scene.fields[side] & (radius > 1)
-    line = scene.fields[side] * np.exp(-(((radius - 1) / 0.03) ** 2))
-    scene.tissue += 0.9 * line - 2.2 * mask
-    scene.vessels = np.where(mask, 0, scene.vessels)
+def consolidation(brush: Brush) -> Mask:
+    """Homogeneous opacity of a segment, sharp where a fissure bounds it, bronchi dark within."""
+    scene, rng = brush.scene, brush.rng
+    mask = brush.empty_mask()
+    for _ in range(brush.foci or 1):
+        target = brush.place("Pneumonia")
+        where, field = brush.window(target, 1.3), scene.fields[target.side]
+        opacity, inside = cloud(brush, target, where, ragged=0.12)
+        x, y = scene.x[where] - target.x, scene.y[where] - target.y
+        sign, slope = 1 - 2 * int(rng.integers(2)), rng.uniform(-0.3, 0.3)
+        cut = ((sign * (y - slope * x) + 0.55 * target.b) / 0.3 + 0.5).clip(0, 1)
+        angle = math.atan2(y.mean() + 4, target.sign * 5)
+        _, across = rotate(x, y, angle)
+        bronchi = 0.2 * np.exp(-(((np.abs(across + 0.2 * np.sin(1.3 * x)) - 0.6) / 0.12) ** 2))
+        brush.fill(where, opacity * cut * (rng.uniform(0.55, 0.85) - bronchi), target.side)
+        mask |= placed(brush, where, inside & (cut > 0.5), field)
     return mask
 
 
-def consolidation(scene: Scene, rng: np.random.Generator) -> Mask:
-    """Homogeneous opacity of a segment, sharp where a fissure bounds it."""
-    side = int(rng.integers(2))
-    x0, y0 = _place(scene, rng, side, 0.3, 0.9)
-    cloud = _cloud(scene, rng, (x0, y0), rng.uniform(3.0, 4.6), ragged=0.12)
-    fissure = y0 + rng.uniform(-0.5, 1.5) + rng.normal(0, 0.1) * (scene.x - x0)
-    half = scene.y < fissure if rng.random() < 0.5 else scene.y > fissure - 2
-    return _fill(scene, cloud * half, scene.fields[side], ALVEOLAR)
+def mass(brush: Brush) -> Mask:
+    """A round opacity over 3 cm, lobulated or spiculated."""
+    return _balls(brush, "Mass", lobes=0.10)
 
 
-def edema(scene: Scene, rng: np.random.Generator) -> Mask:
-    """Haze around both hila, the bat's wings, with thickened vessels."""
-    strength = rng.uniform(0.35, 0.55)
-    mask = np.zeros_like(scene.heart)
-    for side in (0, 1):
-        u = (np.abs(scene.x) - rng.uniform(5.0, 6.5)) / rng.uniform(3.6, 4.8)
-        v = (scene.y - rng.uniform(-3, 4)) / rng.uniform(4.0, 6.0)
-        haze = np.exp(-(u**2 + v**2)) * (1 + 0.3 * scene.texture)
-        mask |= _fill(scene, np.clip(1.3 * haze - 0.1, 0, 1), scene.fields[side], strength)
-    scene.vessels = scene.vessels * 1.7
+def nodule(brush: Brush) -> Mask:
+    """One to a few round opacities under 3 cm, now and then calcified."""
+    return _balls(brush, "Nodule", lobes=0.04)
+
+
+def pneumothorax(brush: Brush) -> Mask:
+    """Air without vessels between chest wall and a thin pleural line, widest at the apex."""
+    scene, rng = brush.scene, brush.rng
+    chest, target = scene.chest, brush.place("Pneumothorax")
+    side, field = target.side, scene.fields[target.side]
+    top, low = target.y - target.b, target.y + target.b
+    inwards, y = target.sign * scene.x, scene.y[:, :1]
+    apical = top < chest.apex + 0.38 * (chest.base - chest.apex)
+    if apical:
+        fall = rng.uniform(0.15, 0.45) * min(2 * target.b, 9)
+        gap = (
+            rng.uniform(0.15, 0.5)
+            * target.a
+            * ((low - y) / (low - chest.apex + 0.1)).clip(0, 1) ** 0.6
+        )
+        sunk = cage(chest, y - fall * ((low - y) / 6).clip(0, 1)) - cage(chest, y)
+        lung_edge = scene.wall[side] + sunk - gap
+        lung_edge = np.where(y - fall < chest.apex - 0.3, 0.0, lung_edge)
+        reach = scene.y < low
+    else:
+        gap = 1.2 * target.a * chord(((y - target.y) / (1.1 * target.b)) ** 2)
+        lung_edge = scene.wall[side] - gap
+        reach = np.abs(scene.y - target.y) < target.b
+    mask = field & (inwards > lung_edge) & reach
+    soft = max(0.07, 0.6 * scene.pixel)
+    slope = np.sqrt(1 + np.gradient(lung_edge[:, 0], scene.pixel)[:, None].clip(-4, 4) ** 2)
+    line = np.exp(-(((inwards - lung_edge) / (soft * slope)) ** 2)) * field * reach
+    emptied = min(brush.contrast * rng.uniform(0.5, 0.95), 1.0)  # of the lung in front and behind
+    scene.tissue += brush.contrast * 0.09 / soft * line - emptied * LUNG_DENSITY * scene.lung * mask
+    # The lung that is left holds less air.
+    scene.tissue += 0.08 * brush.contrast * scene.lung * (field & ~mask) * min(target.a, 4) / 4
+    scene.vessels[mask] = 0
     return mask
 
 
-def emphysema(scene: Scene, rng: np.random.Generator) -> Mask:
-    """Destroyed lung: lucent, thin-walled bullae without vessels, after :func:`hyperinflate`."""
-    mask = np.zeros_like(scene.heart)
-    for _ in range(rng.integers(2, 5)):
-        side, radius = int(rng.integers(2)), rng.uniform(1.8, 3.6)
-        x0, y0 = _place(scene, rng, side, 0.05, 0.6)
-        square = ((scene.x - x0) / radius) ** 2 + (
-            (scene.y - y0) / (radius * rng.uniform(0.8, 1.4))
-        ) ** 2
-        bulla = (square < 1) & scene.fields[side]
-        wall = np.exp(-(((square - 1) / 0.15) ** 2)) * scene.fields[side]
-        scene.tissue += 0.9 * wall - np.where(bulla, 0.2 * scene.lung, 0)
-        mask |= bulla
-    scene.vessels = np.where(mask, 0, scene.vessels)
+def edema(brush: Brush) -> Mask:
+    """Haze around both hila, the bat's wings, with wide blurred vessels and septal lines."""
+    scene, rng, chest = brush.scene, brush.rng, brush.scene.chest
+    strength, mask = rng.uniform(0.15, 0.5), brush.empty_mask()
+    middle = chest.apex + rng.uniform(0.5, 0.75) * (chest.base - chest.apex)
+    everywhere = (slice(None), slice(None))
+    patchy = 1 + 0.35 * brush.noise(16)
+    for side, sign in enumerate((-1, 1)):
+        u = (sign * scene.x - rng.uniform(4.0, 6.0)) / (brush.size * rng.uniform(3.5, 5.0))
+        v = (scene.y - middle - rng.normal(0, 1)) / (brush.size * rng.uniform(4.5, 7.0))
+        haze = np.exp(-(u * u + v * v))
+        brush.fill(everywhere, strength * haze * patchy, side)
+        mask |= (haze > 0.33) & scene.fields[side]
+    lines = np.abs(np.sin(2 * np.pi * (scene.y + 0.1 * scene.x) / 0.8 + brush.noise(24)))
+    far = (np.abs(scene.x) / scene.wall[0] - 0.8).clip(0, 0.2) / 0.2
+    scene.tissue += brush.contrast * 0.25 * (lines > 0.93) * far * (scene.y > middle) * mask
+    scene.vessels *= 1 + 0.25 * brush.contrast
     return mask
 
 
-def fibrosis(scene: Scene, rng: np.random.Generator) -> Mask:
-    """Coarse reticulation, in one lung or both, mostly towards the bases and the periphery."""
+def emphysema(brush: Brush) -> Mask:
+    """Destroyed lung: lucent, poor in vessels, with thin-walled bullae, after :func:`prepare`."""
+    scene, rng, chest = brush.scene, brush.rng, brush.scene.chest
+    mask = brush.empty_mask()
+    sides = [(0, 1), (0, 1), (0,), (1,)][rng.integers(4)]
+    for side in sides:
+        depth = chest.apex + rng.uniform(0.35, 0.7) * (chest.base - chest.apex)
+        upper = scene.fields[side] & (scene.y < depth)
+        fade = ((depth - scene.y) / 3).clip(0, 1) * scene.fields[side]
+        scene.vessels *= 1 - 0.6 * min(brush.contrast, 1.5) * fade
+        scene.tissue -= 0.07 * brush.contrast * scene.lung * fade
+        for _ in range(rng.integers(0, 4)):
+            radius = brush.size * rng.uniform(1.0, 2.8)
+            x0, y0 = (2 * side - 1) * rng.uniform(4, 10), rng.uniform(chest.apex + 2, depth)
+            square = ((scene.x - x0) / radius) ** 2 + ((scene.y - y0) / (1.2 * radius)) ** 2
+            shell = np.exp(-(((square - 1) * radius / 0.3) ** 2)) * scene.fields[side]
+            scene.tissue += brush.contrast * (
+                0.25 * shell - 0.03 * scene.lung * chord(square) * upper
+            )
+        mask |= upper
+    return mask
+
+
+def fibrosis(brush: Brush) -> Mask:
+    """Coarse reticulation with lost volume, at the bases and periphery, or over an apex."""
+    scene, rng, chest = brush.scene, brush.rng, brush.scene.chest
     sides = [(0,), (1,), (0, 1)][rng.integers(3)]
-    where = np.logical_or.reduce([scene.fields[side] for side in sides])
-    u = (np.abs(scene.x) - rng.uniform(7, 10)) / rng.uniform(3.0, 4.5)
-    v = (scene.y - rng.uniform(-5, 7)) / rng.uniform(3.0, 5.0)
-    extent = where * np.clip(1.6 * np.exp(-(u**2 + v**2)), 0, 1)
+    apical = rng.random() < 0.3
+    mask = brush.empty_mask()
+    middle = chest.apex + (0.15 if apical else rng.uniform(0.65, 0.9)) * (chest.base - chest.apex)
     mesh = np.zeros_like(scene.lung)
     for angle in rng.uniform(0, np.pi, 4):
-        across, _ = _rotate(scene.x, scene.y, angle)
-        wave = np.sin(2 * np.pi * across / rng.uniform(1.8, 2.6) + 0.8 * scene.texture)
-        mesh = np.maximum(mesh, np.clip(2.2 * np.abs(wave) - 1.2, 0, 1))
-    scene.tissue += rng.uniform(3.0, 4.0) * extent * mesh
-    return extent > 0.4
+        _, across = rotate(scene.x, scene.y, float(angle))
+        wave = np.sin(2 * np.pi * across / rng.uniform(0.9, 1.8) + 1.2 * scene.texture)
+        mesh = np.maximum(mesh, (3 * np.abs(wave) - 2).clip(0, 1))
+    for side in sides:
+        u = (scene.wall[side] - (2 * side - 1) * scene.x) / (brush.size * rng.uniform(4, 8))
+        v = (scene.y - middle) / (brush.size * rng.uniform(3.0, 6.0))
+        extent = np.exp(-(u * u + v * v)) * scene.fields[side]
+        scene.tissue += brush.contrast * rng.uniform(1.2, 2.6) * extent * (0.3 + mesh)
+        mask |= extent > 0.4
+    return mask
 
 
-def pleural_thickening(scene: Scene, rng: np.random.Generator) -> Mask:
-    """A soft-tissue rind along the lateral chest wall or over an apex."""
+def pleural_thickening(brush: Brush) -> Mask:
+    """A rind of soft tissue along the lateral chest wall or over an apex."""
+    scene, rng, chest = brush.scene, brush.rng, brush.scene.chest
     side = int(rng.integers(2))
-    field, width = scene.fields[side], rng.uniform(0.9, 1.9)
-    shift = max(1, round(width / (scene.x[0, 1] - scene.x[0, 0])))
-    inner = np.roll(field, (shift // 2, (1 - 2 * side) * shift), axis=(0, 1))
-    centre = rng.uniform(scene.chest.apex + 1, 5)
-    rind = (
-        field & ~inner & (np.abs(scene.x) > 4) & (np.abs(scene.y - centre) < rng.uniform(3.5, 6.5))
-    )
-    scene.tissue += rng.uniform(4.0, 6.0) * rind
-    return rind
+    thick = brush.size * rng.uniform(0.6, 1.8)
+    inwards = scene.wall[side] - (2 * side - 1) * scene.x
+    if rng.random() < 0.4:
+        along = (scene.y - chest.apex) / (brush.size * rng.uniform(2.0, 4.0))
+        rind = (1.2 - along).clip(0, 1)
+    else:
+        middle = chest.apex + rng.uniform(0.3, 0.95) * (chest.base - chest.apex)
+        bulge = thick * chord(((scene.y - middle) / (brush.size * rng.uniform(3.0, 7.0))) ** 2)
+        rind = ((bulge - inwards) / 0.3 + 0.5).clip(0, 1) * (bulge > 0)
+    rind = rind * scene.fields[side]
+    scene.tissue += brush.contrast * rng.uniform(2.0, 4.5) * rind
+    return rind > 0.3
 
 
-def hernia(scene: Scene, rng: np.random.Generator) -> Mask:
-    """A hiatal hernia: a round shadow behind the heart with gas over a fluid level."""
-    radius = rng.uniform(2.0, 4.2)
-    x0, y0 = rng.uniform(-2.5, 4.0), scene.chest.base - scene.chest.dome - 0.35 * radius
+def hernia(brush: Brush) -> Mask:
+    """A hiatal hernia: a round shadow behind the heart, often with gas over a fluid level."""
+    scene, rng, chest = brush.scene, brush.rng, brush.scene.chest
+    radius = brush.size * rng.uniform(2.0, 4.0)
+    x0 = rng.uniform(-1.5, 3.5)
+    y0 = chest.base - chest.dome + 0.4 - rng.uniform(0.2, 0.7) * radius
     square = ((scene.x - x0) / radius) ** 2 + ((scene.y - y0) / (0.85 * radius)) ** 2
-    chord = 2 * radius * np.sqrt(np.clip(1 - square, 0, None))
-    level = y0 + rng.uniform(-0.3, 0.3) * radius
-    gas = scene.y < level
-    wall = np.exp(-(((square - 1) / 0.12) ** 2))
-    scene.tissue += np.where(gas, -0.8 * chord, 0.8 * chord) + 1.5 * wall
+    through = 2 * radius * chord(square)
+    level = y0 + rng.uniform(-0.4, 0.3) * radius
+    gas = ((level - scene.y) / 0.15 + 0.5).clip(0, 1) * (rng.random() < 0.7)
+    shell = np.exp(-(((square - 1) * radius / 0.4) ** 2))
+    scene.tissue += brush.contrast * (0.3 * through * (1 - 2.0 * gas) + 0.3 * shell)
     return square < 1
 
 
-LESIONS: dict[str, Callable[[Scene, np.random.Generator], Mask]] = {
+LESIONS: dict[str, Callable[[Brush], Mask]] = {
     "Atelectasis": atelectasis,
     "Cardiomegaly": cardiomegaly,
     "Effusion": effusion,
@@ -213,51 +270,30 @@ LESIONS: dict[str, Callable[[Scene, np.random.Generator], Mask]] = {
 """Every finding's drawing, in the order of :data:`cxrlib.findings.FINDINGS`."""
 
 
-def _place(
-    scene: Scene, rng: np.random.Generator, side: int, low: float, high: float
-) -> tuple[float, float]:
-    """A point in a lung, between two heights: 0 the apex, 1 the base."""
-    chest = scene.chest
-    height = rng.uniform(low, high)
-    y = chest.apex + height * (chest.base - 0.6 * chest.dome - chest.apex)
-    wall = chest.lung_half_width * min(1.0, 0.35 + 1.1 * height) - 2
-    return (2 * side - 1) * rng.uniform(3.8, max(wall, 4.2)), y
+def _opacities(brush: Brush, name: str, ragged: float, low: float, high: float) -> Mask:
+    mask = brush.empty_mask()
+    for target in brush.targets(name):
+        where, field = brush.window(target, 1.3), brush.scene.fields[target.side]
+        opacity, inside = cloud(brush, target, where, ragged)
+        brush.fill(where, opacity * brush.rng.uniform(low, high), target.side)
+        mask |= placed(brush, where, inside, field)
+    return mask
 
 
-def _rotate(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-
-
-def _cloud(
-    scene: Scene,
-    rng: np.random.Generator,
-    centre: tuple[float, float],
-    radius: float,
-    ragged: float,
-) -> np.ndarray:
-    """A blob of opacity 0 to 1 whose edge and inside follow the lung's texture."""
-    u, v = _rotate(scene.x - centre[0], scene.y - centre[1], rng.uniform(0, np.pi))
-    square = (u / radius) ** 2 + (v / (radius * rng.uniform(0.7, 1.25))) ** 2
-    return np.clip(1.6 * (1 - square) + ragged * scene.texture, 0, 1) * np.clip(1.5 - square, 0, 1)
-
-
-def _fill(scene: Scene, opacity: np.ndarray, where: np.ndarray, density: float) -> Mask:
-    """Replace a share of the air by fluid: opacity 0 to 1 times density."""
-    filled = np.clip(opacity, 0, 1) * where
-    scene.tissue += (1 - LUNG_DENSITY) * density * filled * scene.lung
-    # The mask of a radiologist, not of the texture: what the opacity covers, small holes included.
-    return ndimage.uniform_filter(filled, max(3, len(filled) // 40)) > 0.25
-
-
-def _ball(scene: Scene, rng: np.random.Generator, radius: float, lobes: float) -> Mask:
-    """A sphere of soft tissue in a random place of a lung."""
-    side = int(rng.integers(2))
-    x0, y0 = _place(scene, rng, side, 0.15, 0.95)
-    u, v = scene.x - x0, scene.y - y0
-    angle = np.arctan2(v, u)
-    edge = radius * (1 + lobes * np.sin(rng.integers(3, 6) * angle + rng.uniform(0, 6)))
-    square = (u**2 + v**2) / edge**2
-    chord = 2 * min(radius, 2.4) * np.sqrt(np.clip(1 - square, 0, None))
-    # Denser than the lung around it, and a little flatter in profile than a ball.
-    scene.tissue += (1 - LUNG_DENSITY) * (chord + 3.0 * (square < 1))
-    return square < 1
+def _balls(brush: Brush, name: str, lobes: float) -> Mask:
+    """Spheres of soft tissue where lung was."""
+    scene, rng, mask = brush.scene, brush.rng, brush.empty_mask()
+    for target in brush.targets(name):
+        where = brush.window(target, 1.3)
+        u, v = (scene.x[where] - target.x) / target.a, (scene.y[where] - target.y) / target.b
+        angle = np.arctan2(v, u)
+        edge = 1 + lobes * np.sin(rng.integers(3, 7) * angle + rng.uniform(0, 6)) * rng.random()
+        square = (u * u + v * v) / edge**2 + 0.10 * lobes * brush.noise(60)[where]
+        through = 2 * min(target.a, target.b) * chord(square)
+        # A ball with a rim: its density rises faster at the edge than a perfect ball's.
+        rise = (through / 1.2).clip(0, 1)
+        calcified = 1.6 if name == "Nodule" and rng.random() < 0.12 else 1.0
+        gain = FLUID * calcified * (0.8 * through.clip(None, 5) + 0.9 * rise)
+        scene.tissue[where] += brush.contrast * gain * scene.fields[target.side][where]
+        mask |= placed(brush, where, square < 1, scene.fields[target.side])
+    return mask

@@ -3,19 +3,32 @@
 Imports no torch, so that the processes that render start at once and stay small.
 """
 
+import csv
+import functools
+from collections.abc import Collection
 from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 
 import numpy as np
+from scipy import special
 
 from cxrlib.findings import FINDINGS
-from cxrlib.phantom import anatomy, lesions, physics
+from cxrlib.parameters import nearest
+from cxrlib.phantom import anatomy, devices, lesions, physics, skeleton, texture
+from cxrlib.phantom.brush import Brush, prepare
+from cxrlib.phantom.chest import Chest, Scene, draw_chest, resample
+from cxrlib.phantom.controls import Controls, controls_of
 
 CHRONIC = ("Cardiomegaly", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia")
 """Findings that a patient has on all of his images or on none."""
 
+PERSISTENCE = 0.5
+"""Share of a patient's own, unchanging part in the latent variable of every other finding."""
+
 _VISITS = (1, 1, 2, 3, 1, 4)  # images per patient, over and over
 _PATIENT_OF = np.repeat(np.arange(len(_VISITS)), _VISITS)
-_ANATOMY, _VISIT, _FINDINGS, _RENDER = range(4)  # streams of random numbers that do not touch
+_BUILD, _VISIT, _LABELS, _LESIONS, _RENDER, _DEVICES, _FLIPS = range(7)  # streams that never touch
 
 
 @dataclass(frozen=True)
@@ -25,14 +38,22 @@ class Radiograph:
     Attributes:
         pixels: uint8 (size, size).
         masks: bool (14, size, size), the pixels of each finding.
-        labels: float32 (14,), 0/1.
+        labels: float32 (14,), 0/1, the truth.
+        training_labels: float32 (14,), 0/1, the same unless ``label_noise`` has flipped some.
         patient: number of the patient.
+        anatomy: bool (size, size) each: ``lungs``, ``heart``, ``mediastinum``.
+        chest: the patient's build, geometry and projection.
+        equipment: names of the devices on the image.
     """
 
     pixels: np.ndarray
     masks: np.ndarray
     labels: np.ndarray
+    training_labels: np.ndarray
     patient: int
+    anatomy: dict[str, np.ndarray]
+    chest: Chest
+    equipment: frozenset[str]
 
 
 def patient_of(index: int) -> int:
@@ -41,60 +62,190 @@ def patient_of(index: int) -> int:
     return int(cycle * len(_VISITS) + _PATIENT_OF[rest])
 
 
-def render(index: int, size: int, *, seed: int = 0, prevalence: float = 0.12) -> Radiograph:
+@functools.cache
+def official_labels() -> tuple[np.ndarray, np.ndarray]:
+    """Prevalences (15,) and tetrachoric correlations (15, 15) of the official labels.
+
+    In the order of :data:`~cxrlib.findings.FINDINGS`, then the AP projection. Of all 112,120
+    images: each correlation is that of two normal variables which, cut at the prevalences, give the
+        official
+    number of images with both.
+    """
+    file = resources.files("cxrlib.phantom") / "official_labels.csv"
+    with file.open(encoding="utf-8") as lines:
+        rows = list(csv.reader(lines))
+    table = np.array([row[1:] for row in rows[1:]], float)
+    return table[:, 0], table[:, 1:]
+
+
+@functools.cache
+def _roots(cooccurrence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Square roots of the covariance of the latent variables, for patient and visit.
+
+    An acute finding's variable is sqrt(PERSISTENCE) times the patient's part plus the visit's; what
+    is chronic has no visit's part. Covariances of a chronic and an acute finding are therefore
+    divided by sqrt(PERSISTENCE) beforehand, so that the sum has the official correlations.
+    """
+    correlation = cooccurrence * official_labels()[1] + (1 - cooccurrence) * np.eye(15)
+    chronic = np.append(np.isin(FINDINGS, CHRONIC), False)
+    mixed = chronic[:, None] != chronic[None]
+    patient = np.where(mixed, correlation / np.sqrt(PERSISTENCE), correlation)
+    return _root(patient), _root(correlation * ~(chronic[:, None] | chronic[None]))
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(values.clip(0, None))
+
+
+def draw_labels(
+    patient: np.random.Generator, visit: np.random.Generator, controls: Controls
+) -> tuple[np.ndarray, bool]:
+    """Which findings an image has, and whether it is an AP projection.
+
+    Args:
+        patient: draws what does not change between visits.
+        visit: draws the rest.
+        controls: give prevalence and co-occurrence.
+
+    Returns:
+        bool (14,), and a bool.
+    """
+    of_patient, of_visit = _roots(controls.cooccurrence)
+    own, new = of_patient @ patient.standard_normal(15), of_visit @ visit.standard_normal(15)
+    chronic = np.append(np.isin(FINDINGS, CHRONIC), False)
+    latent = np.where(chronic, own, PERSISTENCE**0.5 * own + (1 - PERSISTENCE) ** 0.5 * new)
+    prevalence = official_labels()[0].copy()
+    if controls.prevalence != "official":
+        prevalence[:-1] = controls.prevalence
+    present = latent < special.ndtri(prevalence)
+    return present[:-1], bool(present[-1])
+
+
+def render(
+    index: int,
+    size: int,
+    *,
+    seed: int = 0,
+    findings: Collection[str] | None = None,
+    **options: Any,
+) -> Radiograph:
     """Draw one image.
 
     Args:
         index: which image, 0 or more.
-        size: pixels per side, 64 to 1024.
+        size: pixels per side, 64 to 1024; the same index at two sizes is the same patient and day.
         seed: of the population.
-        prevalence: of each finding, 0 to 1, independent of the others.
+        findings: what the patient has, whatever the prevalence; None: drawn. The same index without
+            a finding shows the same chest without it.
+        options: of :class:`Controls`.
 
     Returns:
-        the image with its masks and labels; equal arguments give equal bytes.
+        the image with all that is known of it; equal arguments give equal bytes.
 
     Raises:
         ValueError: an argument is out of its range.
 
-    >>> image = render(3, 64)
-    >>> image.pixels.shape, image.masks.shape, image.patient
-    ((64, 64), (14, 64, 64), 2)
+    >>> image = render(3, 64, lesion_size=0.5)
+    >>> image.pixels.shape, image.masks.shape, image.patient, sorted(image.anatomy)
+    ((64, 64), (14, 64, 64), 2, ['heart', 'lungs', 'mediastinum'])
     """
-    check(size, prevalence)
+    check_size(size)
+    for name in findings or ():
+        if name not in FINDINGS:
+            raise ValueError(f"no finding {name!r}; {nearest(name, list(FINDINGS))}")
+    return _render(index, size, seed, controls_of(**options), findings)
+
+
+def check_size(size: int) -> None:
+    """Refuse a size out of range."""
+    if not 64 <= size <= 1024:
+        raise ValueError(f"image_size = {size}; the phantom has 64 to 1024 pixels per side")
+
+
+def _render(
+    index: int,
+    size: int,
+    seed: int,
+    controls: Controls,
+    findings: Collection[str] | None = None,
+) -> Radiograph:
     patient = patient_of(index)
-    stream = {
-        key: np.random.default_rng([seed, key, index]) for key in (_VISIT, _FINDINGS, _RENDER)
-    }
-    build = np.random.default_rng([seed, _ANATOMY, patient])
-    chest = anatomy.draw_chest(build, stream[_VISIT])
-    present = np.where(_is_chronic(), build.random(14), stream[_FINDINGS].random(14)) < prevalence
+    build = np.random.default_rng([seed, _BUILD, patient])
+    visit, draws, render, gear, flips = (
+        np.random.default_rng([seed, key, index])
+        for key in (_VISIT, _LESIONS, _RENDER, _DEVICES, _FLIPS)
+    )
+    present, ap = draw_labels(
+        np.random.default_rng([seed, _LABELS, patient, 0]),
+        np.random.default_rng([seed, _LABELS, index, 1]),
+        controls,
+    )
+    chest = draw_chest(build, visit, ap)
     names = [name for name, here in zip(FINDINGS, present, strict=True) if here]
-    for name in filter(lesions.BEFORE.__contains__, names):
-        lesions.BEFORE[name](chest, build)
-    scene = anatomy.project(chest, stream[_RENDER], size)
+    if findings is not None:
+        names = [name for name in FINDINGS if name in findings]
+    plan = {
+        name: target
+        for name in names
+        if (target := prepare(name, chest, draws, controls.lesion_size)) is not None
+    }
+    scene = project(chest, build, render, size)
+    brush = Brush(scene, draws, controls.lesion_size, controls.lesion_contrast, controls.foci, plan)
     masks = np.zeros((len(FINDINGS), size, size), bool)
     for name in names:
-        masks[FINDINGS.index(name)] = lesions.LESIONS[name](scene, stream[_FINDINGS])
+        masks[FINDINGS.index(name)] = lesions.LESIONS[name](brush)
+    air = masks[FINDINGS.index("Pneumothorax")]
+    side = (
+        int(air[:, size // 2 :].sum() > air[:, : size // 2].sum())
+        if air.any()
+        else int(gear.integers(2))
+    )
+    strength = {name: getattr(controls, name) for name in devices.CONFOUNDERS}
+    equipment = devices.draw_equipment(gear, ap, set(names), strength, side)
+    devices.attach(scene, equipment, gear)
+    pixels = physics.radiograph(scene, render, controls.dose)
+    labels = masks.any(axis=(1, 2))
     return Radiograph(
-        physics.radiograph(scene, stream[_RENDER]),
+        devices.burn_in(pixels, equipment, gear),
         masks,
-        np.asarray(masks.any(axis=(1, 2)), np.float32),
+        np.asarray(labels, np.float32),
+        (labels ^ (flips.random(14) < controls.label_noise)).astype(np.float32),
         patient,
+        {"lungs": scene.lungs, "heart": scene.heart, "mediastinum": scene.mediastinum},
+        chest,
+        equipment.names,
     )
 
 
-def _is_chronic() -> np.ndarray:
-    return np.isin(FINDINGS, CHRONIC)
+def project(
+    chest: Chest, patient: np.random.Generator, visit: np.random.Generator, size: int
+) -> Scene:
+    """Path lengths through a healthy chest.
+
+    Args:
+        chest: the patient.
+        patient: draws skeleton and vessels, which stay.
+        visit: draws the lung's texture.
+        size: pixels per side.
+    """
+    parts = anatomy.soft_parts(chest, size)
+    # The muscles and fat of the trunk are not quite even.
+    coarse = visit.standard_normal((2, 44, 44), dtype=np.float32)
+    uneven = 0.25 * resample(coarse[0, ::2, ::2], size) + 0.2 * resample(coarse[1], size)
+    parts["tissue"] += uneven * (parts["tissue"] / 6).clip(0, 1)
+    parts["tissue"] -= anatomy.bowel_gas(chest, parts["x"], parts["y"], visit)
+    return Scene(
+        chest,
+        **parts,
+        bone=skeleton.bones(chest, patient, size),
+        vessels=texture.vessels(chest, patient, size),
+        device=np.zeros((size, size), np.float32),
+        texture=texture.clustered_lumps(visit, size),
+        grain=resample(visit.standard_normal((256, 256), dtype=np.float32), size),
+    )
 
 
-def check(size: int, prevalence: float) -> None:
-    """Refuse a size or a prevalence out of range."""
-    if not 64 <= size <= 1024:
-        raise ValueError(f"image_size = {size}; the phantom has 64 to 1024 pixels per side")
-    if not 0 <= prevalence <= 1:
-        raise ValueError(f"prevalence = {prevalence}; a share from 0 to 1 was expected")
-
-
-def render_some(indices: range, size: int, seed: int, prevalence: float) -> list[Radiograph]:
+def render_some(indices: range, size: int, seed: int, controls: Controls) -> list[Radiograph]:
     """Several images, in order; the arguments are those of :func:`render`."""
-    return [render(index, size, seed=seed, prevalence=prevalence) for index in indices]
+    return [_render(index, size, seed, controls) for index in indices]
