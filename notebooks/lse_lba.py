@@ -254,7 +254,9 @@ metrics.table(results, "pointing")
 
 # %% [markdown]
 # *Pointing* asks whether the map's maximum lies in a true box. The table of continuous Dice, which asks
-# how well the whole map covers the finding, follows.
+# how well the whole map covers the finding, follows. With preset `quick` read both with care: two minutes of
+# training point far better than chance, but in the mean no better than the location prior, although single
+# findings (nodules, masses, pneumonia) do.
 
 # %%
 metrics.table(results, "continuous_dice").drop(columns=["AUROC", "AP", "images"])
