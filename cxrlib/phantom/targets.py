@@ -65,7 +65,7 @@ def official_boxes() -> dict[tuple[str, str], tuple[int, np.ndarray]]:
     shares of the image, ``aspect`` (width / height).
 
     >>> n, quantiles = official_boxes()["Nodule", "area"]
-    >>> n, quantiles[2]
+    >>> n, float(quantiles[2])
     (79, 0.0046)
     """
     file = resources.files("cxrlib.phantom") / "official_boxes.csv"
