@@ -153,7 +153,7 @@ plt.show()
 # ## Dials for experiments
 #
 # Every property that an experiment may ask for is one argument of `cxrlib.phantom.population.render` and of
-# `cxrlib.phantom.dataset.load`: `prevalence`, `lesion_size`, `lesion_contrast`, `foci`, `label_noise`, `dose`, and three
+# `cxrlib.phantom.dataset.load`: `prevalence`, `cooccurrence`, `lesion_size`, `lesion_contrast`, `foci`, `label_noise`, `dose`, and three
 # confounders (`chest_tube`, `portable_marker`, `wires`) that go with a finding as closely as they are told.
 # The same patient stays the same patient while one dial turns.
 
@@ -312,3 +312,13 @@ plt.show()
 transfer.query("finding in ('mean', 'macro', 'micro')").set_index(["metric", "finding", "part"])[
     ["value", "low", "high", "n"]
 ].sort_index().round(3)
+
+# %% [markdown]
+# It finds something: five times as often as a random map, and more often than the location prior for atelectasis, mass,
+# pneumonia and infiltration. It does not find enough: in the mean it stays just below the prior, which here knows the boxes
+# of all other real patients; nodules and pneumothoraces are missed nearly always. What each change of the phantom and of the
+# network did to this number is in `results/README.md`.
+#
+# **To take away.** A phantom answers questions about *methods*, because everything about it is known and each property is a
+# dial. It does not answer questions about patients. This one looks like a radiograph, resists trivial methods, and teaches a
+# network a little about real ones; a network still tells the two apart without effort.
