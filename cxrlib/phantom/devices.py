@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.interpolate import CubicSpline
 
 from cxrlib.phantom.chest import FIELD, Chest, Scene
 from cxrlib.phantom.skeleton import Canvas
@@ -93,8 +94,6 @@ def _tube(canvas: Canvas, points: list[tuple[float, float]], width: float, value
 
 def smooth_line(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """A smooth curve through points, as a fine polyline."""
-    from scipy.interpolate import CubicSpline
-
     steps = np.linspace(0, len(points) - 1, 12 * len(points))
     curve = CubicSpline(np.arange(len(points)), np.asarray(points, float))(steps)
     return [tuple(point) for point in curve.tolist()]

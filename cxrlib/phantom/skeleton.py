@@ -41,21 +41,19 @@ def _ribs(chest: Chest, x: np.ndarray, y: np.ndarray, wobble: list[float]) -> np
     within = (a < half) * ((y - chest.apex + 1.6) / 0.8).clip(0, 1)
     # Behind: the ribs leave the spine a little upwards, then turn down.
     behind = y - 0.5 * chest.rib_drop * (1 - front) + 0.35 * np.sin(math.pi * u.clip(0, 0.6) / 0.6)
-    posterior = _tubes(behind, chest, 0.0, slope, 0.62) * ((a - 1.6) / 0.8).clip(0, 1)
+    posterior = _tubes(behind, chest, slope, 0.62) * ((a - 1.6) / 0.8).clip(0, 1)
     ahead = y - 0.5 * chest.rib_drop * (1 + front)
     # The front ends are cartilage, which does not show; the lower the rib, the further out it ends.
     end = 4.2 + 0.16 * (y - chest.apex)
-    anterior = _tubes(ahead, chest, 0.0, slope, 0.72) * ((a - end) / 0.8).clip(0, 1)
+    anterior = _tubes(ahead, chest, slope, 0.72) * ((a - end) / 0.8).clip(0, 1)
     first = ((ahead - chest.apex + 3.0) / 1.0).clip(0, 1)
     low = ((chest.base + 5.5 - behind) / 2).clip(0, 1)
     return within * (posterior * low + 0.62 * anterior * first * (ahead < chest.base - 4))
 
 
-def _tubes(
-    level: np.ndarray, chest: Chest, phase: float, slope: np.ndarray, radius: float
-) -> np.ndarray:
+def _tubes(level: np.ndarray, chest: Chest, slope: np.ndarray, radius: float) -> np.ndarray:
     """Chords through the cortex of tubes whose axes are one rib spacing apart in level."""
-    u = (level - chest.apex) / chest.rib_spacing + chest.rib_phase + phase
+    u = (level - chest.apex) / chest.rib_spacing + chest.rib_phase
     stretch = np.sqrt(1 + slope * slope)
     square = ((u - np.rint(u)) * chest.rib_spacing / (stretch * radius)) ** 2
     shell = chord(square) - 0.62 * chord(square * 1.4)
