@@ -208,7 +208,7 @@ plt.show()
 # %% mystnb={"image": {"alt": "Histogram of grey values of the phantom and of real radiographs, largely overlapping."}}
 from cxrlib import runs
 
-pixels = np.stack([split.test.read_pixels(str(name)) for name in split.test.image_ids])
+pixels = realism.read_all(split.test)
 drawn = realism.statistics(pixels)
 if params.data_dir is None:
     real = runs.committed("real_statistics.csv")

@@ -18,10 +18,6 @@ def split(tmp_path_factory):
         yield phantom.load(128, n_train=1400, n_val=10, n_test=2000)
 
 
-def pixels(part) -> np.ndarray:
-    return np.stack([part.read_pixels(str(image_id)) for image_id in part.image_ids])
-
-
 def test_boxes_have_the_sizes_and_places_of_the_official_ones(split):
     table = realism.compare_boxes(Truth(split.test)).set_index(["quantity", "finding"])
     area = table.loc["area"]
@@ -36,7 +32,7 @@ def test_greys_and_spectrum_are_those_of_real_radiographs(split, shared):
     files = sorted((shared / "nih-mini" / "images").glob("*.jpg"))[::4]
     box = Image.Resampling.BOX
     real = np.stack([np.asarray(Image.open(f).convert("L").resize((128, 128), box)) for f in files])
-    drawn = pixels(split.test)
+    drawn = realism.read_all(split.test)
     histograms = [realism.intensity_histogram(images) for images in (drawn, real)]
     assert realism.overlap(*histograms) >= 0.8
     slopes = [realism.spectral_slope(*realism.power_spectrum(images)) for images in (drawn, real)]
@@ -62,7 +58,7 @@ def test_trivial_methods_get_nowhere(split):
 def test_pixel_baseline_finds_what_is_there(split):
     """On labels that follow the mean grey value it must be near perfect, on noise near chance."""
     part = split.test.subset(np.arange(600))
-    grey = pixels(part).mean(axis=(1, 2))
+    grey = realism.read_all(part).mean(axis=(1, 2))
     part.labels = np.tile((grey > np.median(grey)).astype(np.float32)[:, None], (1, 14))
     part.labels[:, 1] = np.random.default_rng(0).integers(2, size=600)
     part.labels[:, 2] = 0

@@ -52,7 +52,7 @@ def soft_parts(chest: Chest, size: int) -> dict[str, Any]:
     air = depth * chord(u2 * u2) * above * (0.1 + 0.9 * beside * beside)
     heart, rim = _heart(chest, x, y, diaphragm)
     air = (air - heart - _great_vessels(chest, x, y, above)).clip(0, None)
-    body = _body(chest, x, y, half) + _breasts(chest, x, y) - _gas(chest, x, y, diaphragm)
+    body = _body(chest, x, y) + _breasts(chest, x, y) - _gas(chest, x, y, diaphragm)
     visible = (a < half) & (y < diaphragm) & (a > medial)
     return dict(
         x=x,
@@ -61,7 +61,6 @@ def soft_parts(chest: Chest, size: int) -> dict[str, Any]:
         tissue=body - air - _airways(chest, across, y),
         fields=(visible & (x < 0), visible & (x > 0)),
         wall=(right - middle, left + middle),
-        diaphragm=diaphragm,
         heart=(rim < 1) & (y < diaphragm + 1.5),
         mediastinum=(a <= medial) & (a < half) & (y > chest.apex) & (y < diaphragm) & (rim >= 1),
     )
@@ -125,7 +124,7 @@ def _airways(chest: Chest, across: np.ndarray, y: np.ndarray) -> np.ndarray:
     return air
 
 
-def _body(chest: Chest, x: np.ndarray, y: np.ndarray, half: np.ndarray) -> np.ndarray:
+def _body(chest: Chest, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Depth of the body, cm: trunk, shoulders, neck and arms."""
     trunk = chest.lung_half_width + chest.wall
     shoulder = chest.lung_half_width + 5.5 + 0.5 * chest.wall
@@ -143,7 +142,7 @@ def _body(chest: Chest, x: np.ndarray, y: np.ndarray, half: np.ndarray) -> np.nd
     depth = thick * chord(u2 * u2)
     # Towards the shoulders the body thins to the arm's thickness.
     depth *= 1 - 0.45 * (((np.abs(x) - 9) / 9).clip(0, 1) * ((6 - level) / 6).clip(0, 1))
-    return np.maximum(depth, _arms(chest, x, y, shoulder))
+    return np.maximum(depth, _arms(chest, x, y))
 
 
 def arm_line(chest: Chest) -> tuple[float, float, float, float]:
@@ -153,7 +152,7 @@ def arm_line(chest: Chest) -> tuple[float, float, float, float]:
     return *joint, math.sin(angle), math.cos(angle)
 
 
-def _arms(chest: Chest, x: np.ndarray, y: np.ndarray, shoulder: float) -> np.ndarray:
+def _arms(chest: Chest, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x0, y0, dx, dy = arm_line(chest)
     radius = 3.4 + 0.5 * chest.wall
     u, v = np.abs(x) - x0 - 1.0, y - y0

@@ -35,8 +35,7 @@ class Chest:
         dome: height of the diaphragm over the base.
         raised: how much higher each half of the diaphragm stands than usual (right, left).
         heart_x, heart_lift, heart_a: centre of the heart, its height over the left dome, and half
-        its
-            transverse diameter.
+            its transverse diameter.
         knob: radius of the aortic knob.
         breast: thickness.
         gas: radius of the stomach's bubble.
@@ -143,7 +142,6 @@ class Scene:
             diaphragm.
         wall: how far the right lung reaches to the right and the left one to the left at each
             level, cm from x = 0; (size, 1) each.
-        diaphragm: its level, cm; (size, size).
         heart, mediastinum: bool, their silhouettes.
         texture: lumps of the lung's tissue, zero mean and unit variance.
         grain: unit white noise at 0.14 cm, for what is finer.
@@ -159,7 +157,6 @@ class Scene:
     device: np.ndarray
     fields: tuple[np.ndarray, np.ndarray]
     wall: tuple[np.ndarray, np.ndarray]
-    diaphragm: np.ndarray
     heart: np.ndarray
     mediastinum: np.ndarray
     texture: np.ndarray = field(repr=False)

@@ -67,9 +67,8 @@ def official_labels() -> tuple[np.ndarray, np.ndarray]:
     """Prevalences (15,) and tetrachoric correlations (15, 15) of the official labels.
 
     In the order of :data:`~cxrlib.findings.FINDINGS`, then the AP projection. Of all 112,120
-    images: each correlation is that of two normal variables which, cut at the prevalences, give the
-        official
-    number of images with both.
+    images: each correlation is that of two normal variables which, cut at the prevalences, give
+    the official number of images with both.
     """
     file = resources.files("cxrlib.phantom") / "official_labels.csv"
     with file.open(encoding="utf-8") as lines:

@@ -221,8 +221,12 @@ def pixel_baseline(train: CXRDataset, test: CXRDataset, side: int = 32) -> np.nd
 
 
 def _small(part: CXRDataset, side: int) -> np.ndarray:
-    images = np.stack([part.read_pixels(str(image_id)) for image_id in part.image_ids])
-    return shrunk(images, side).flatten(1).numpy()
+    return shrunk(read_all(part), side).flatten(1).numpy()
+
+
+def read_all(part: CXRDataset) -> np.ndarray:
+    """The pixels of all images of a dataset, uint8 (n, H, H)."""
+    return np.stack([part.read_pixels(str(image_id)) for image_id in part.image_ids])
 
 
 def shrunk(pixels: np.ndarray, side: int) -> Tensor:
@@ -241,6 +245,6 @@ def brightest_blob(dataset: CXRDataset, truth: Truth, grid: int = 64) -> Tensor:
     Returns:
         float32 (P, grid, grid), 0 to 1, one map for each pair of the truth.
     """
-    pixels = np.stack([dataset.read_pixels(str(image_id)) for image_id in dataset.image_ids])
-    blurred = ndimage.gaussian_filter(shrunk(pixels, grid).numpy(), (0, 0.03 * grid, 0.03 * grid))
+    small = shrunk(read_all(dataset), grid).numpy()
+    blurred = ndimage.gaussian_filter(small, (0, 0.03 * grid, 0.03 * grid))
     return torch.from_numpy(blurred)[torch.from_numpy(truth.image)]

@@ -65,19 +65,19 @@ def _spine(chest: Chest, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Vertebral bodies with discs between them, pedicles and spinous processes."""
     across = x - midline(chest, y)
     columns = np.flatnonzero(np.abs(across).min(axis=0) < 3)
-    rows, inside = slice(None), slice(columns[0], columns[-1] + 1)
-    u = across[rows, inside]
+    inside = slice(columns[0], columns[-1] + 1)
+    u = across[:, inside]
     level = (y - chest.apex) / (1.02 * chest.rib_spacing) + chest.rib_phase
     phase = level - np.rint(level)  # -0.5 to 0.5 from disc to disc
     width = 1.6 + 0.03 * (y - chest.apex)
-    body = chord((u / width) ** 4) * (0.55 + 0.75 * (np.abs(phase) - 0.30 < 0) - 0.15)
+    body = chord((u / width) ** 4) * (0.55 + 0.75 * (np.abs(phase) < 0.30) - 0.15)
     plate = 0.35 * np.exp(-(((np.abs(phase) - 0.36) / 0.05) ** 2)) * (np.abs(u) < width)
     pedicles = 0.5 * np.exp(
         -(((np.abs(u) - 0.75 * width) / 0.28) ** 2) - ((phase + 0.1) / 0.17) ** 2
     )
     process = 0.5 * np.exp(-((u / 0.3) ** 2) - ((phase - 0.25) / 0.2) ** 2)
     total = np.zeros_like(across)
-    total[rows, inside] = 0.22 * body + 0.3 * plate + 0.5 * pedicles + 0.5 * process
+    total[:, inside] = 0.22 * body + 0.3 * plate + 0.5 * pedicles + 0.5 * process
     return total
 
 
@@ -93,7 +93,7 @@ def _clavicles(chest: Chest, x: np.ndarray, y: np.ndarray, wobble: list[float]) 
 
 
 def _drawn(chest: Chest, size: int, wobble: list[float]) -> np.ndarray:
-    """Shoulder blades, arms and breastbone, drawn once on a coarse canvas."""
+    """Shoulder blades and arms, drawn on a canvas."""
     canvas = Canvas(chest, size)
     blades = [blade(chest, side, wobble) for side in (-1, 1)]
     for outline in blades:
@@ -138,7 +138,7 @@ class Canvas:
     """
 
     def __init__(self, chest: Chest, size: int) -> None:
-        self.chest, self.size, self.side = chest, size, 2 * size
+        self.chest, self.side = chest, 2 * size
         self.image = Image.new("F", (self.side, self.side))
         self.draw = ImageDraw.Draw(self.image)
         self.scale = self.side / FIELD / chest.zoom
