@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.models import create_model
 from cxrlib.models.lse_lba import PRESETS
+from cxrlib.phantom.transfer import PatchNet
 from cxrlib.pooling import lse_pool
 from cxrlib.transforms import random_affine
 
@@ -49,6 +52,21 @@ def test_exposure_does_not_change_the_answer():
     torch.testing.assert_close(
         model(image).logits, model(0.3 + 0.5 * image).logits, atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("network", [create_model("lse_lba", **TINY), PatchNet(width=4)])
+def test_maps_do_not_lean(network):
+    """Mirrored weights on a mirrored image give the mirrored map, so no cell looks to one side."""
+    network, image = network.eval(), torch.rand(2, 1, 64, 64)
+    maps = network(image).maps
+    mirrored = copy.deepcopy(network)
+    with torch.no_grad():
+        for weights in mirrored.parameters():
+            if weights.ndim == 4:
+                weights.copy_(weights.flip(-1))
+        if isinstance(network, PatchNet):
+            mirrored.features[0].weight[:, 2].neg_()  # of the channel that holds x
+    torch.testing.assert_close(mirrored(image.flip(-1)).maps.flip(-1), maps, atol=1e-5, rtol=1e-4)
 
 
 def test_presets_make_networks_that_fit_their_images():

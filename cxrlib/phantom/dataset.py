@@ -25,7 +25,7 @@ from cxrlib.phantom.controls import Controls, controls_of
 from cxrlib.phantom.population import Radiograph, check_size, patient_of, render_some
 from cxrlib.progress import track
 
-VERSION = 2
+VERSION = 3
 """Changes with every change of what the phantom looks like, so that no cache is stale."""
 
 

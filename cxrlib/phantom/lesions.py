@@ -155,22 +155,23 @@ def pneumothorax(brush: Brush) -> Mask:
 
 
 def edema(brush: Brush) -> Mask:
-    """Haze around both hila, the bat's wings, with wide blurred vessels and septal lines."""
+    """Haze around both hila, the bat's wings, with wide vessels and septal lines."""
     scene, rng, chest = brush.scene, brush.rng, brush.scene.chest
     strength, mask = rng.uniform(0.15, 0.5), brush.empty_mask()
     middle = chest.apex + rng.uniform(0.5, 0.75) * (chest.base - chest.apex)
     everywhere = (slice(None), slice(None))
     patchy = 1 + 0.35 * brush.noise(16)
+    lines = np.abs(np.sin(2 * np.pi * (scene.y + 0.1 * scene.x) / 0.8 + brush.noise(24))) > 0.93
     for side, sign in enumerate((-1, 1)):
         u = (sign * scene.x - rng.uniform(4.0, 6.0)) / (brush.size * rng.uniform(3.5, 5.0))
         v = (scene.y - middle - rng.normal(0, 1)) / (brush.size * rng.uniform(4.5, 7.0))
         haze = np.exp(-(u * u + v * v))
         brush.fill(everywhere, strength * haze * patchy, side)
-        mask |= (haze > 0.33) & scene.fields[side]
-    lines = np.abs(np.sin(2 * np.pi * (scene.y + 0.1 * scene.x) / 0.8 + brush.noise(24)))
-    far = (np.abs(scene.x) / scene.wall[0] - 0.8).clip(0, 0.2) / 0.2
-    scene.tissue += brush.contrast * 0.25 * (lines > 0.93) * far * (scene.y > middle) * mask
-    scene.vessels *= 1 + 0.25 * brush.contrast
+        scene.vessels *= 1 + 0.5 * brush.contrast * haze
+        here = (haze > 0.33) & scene.fields[side]
+        far = (sign * scene.x / scene.wall[side] - 0.8).clip(0, 0.2) / 0.2
+        scene.tissue += brush.contrast * 0.25 * far * (lines & here & (scene.y > middle))
+        mask |= here
     return mask
 
 
