@@ -6,9 +6,8 @@ Weakly-Supervised Classification and Localization of Common Thorax Diseases", CV
 
 import dataclasses
 import gzip
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,15 @@ import pandas as pd
 
 from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Split, split_patients
 from cxrlib.datasets.images import Reader, find_images, verify
+from cxrlib.datasets.tables import (
+    find_one,
+    open_folder,
+    read_csv,
+    reading,
+    refuse,
+    refuse_unknown,
+    stems,
+)
 from cxrlib.files import digest
 from cxrlib.findings import encode_labels, finding_index
 
@@ -63,19 +71,19 @@ def read_tables(data_dir: Path | str) -> Tables:
         ValueError: a file cannot be read, lacks a column, or disagrees with itself or another;
             the message names the file, the first rows and the mend.
     """
-    folder = _folder(data_dir)
-    path = _find(folder, "Data_Entry_2017*.csv")
-    table = _read_csv(path, ["Image Index", "Finding Labels", "Patient ID"])
-    ids = _stems(table["Image Index"])
-    _refuse(path, ids[ids.duplicated()], "an image that already has a row", "delete one row")
+    folder = open_folder(data_dir, _LAYOUT)
+    path = find_one(folder, "Data_Entry_2017*.csv", _LAYOUT)
+    table = read_csv(path, ["Image Index", "Finding Labels", "Patient ID"], _RESTORE)
+    ids = stems(table["Image Index"])
+    refuse(path, ids[ids.duplicated()], "an image that already has a row", "delete one row")
     images = {
         "image_id": ids,
         "patient_id": table["Patient ID"],
         "split": _split(folder, path, ids),
     }
-    _refuse_unknown(path, ids, table["Finding Labels"], lambda text: encode_labels([text]))
+    refuse_unknown(path, ids, table["Finding Labels"], lambda text: encode_labels([text]))
     labels = encode_labels(table["Finding Labels"])
-    boxes = _read_boxes(_find(folder, "BBox_List_2017*.csv"), path, ids)
+    boxes = _read_boxes(find_one(folder, "BBox_List_2017*.csv", _LAYOUT), path, ids)
     return Tables(pd.DataFrame(images).reset_index(drop=True), labels, boxes, path)
 
 
@@ -106,7 +114,7 @@ def load(
             patient is in two parts.
     """
     _check_arguments(image_size, val_fraction, limit_train)
-    folder, tables = _folder(data_dir), read_tables(data_dir)
+    folder, tables = open_folder(data_dir, _LAYOUT), read_tables(data_dir)
     parts, notes = _choose_parts(tables, seed, val_fraction, limit_train)
     paths = find_images(folder)
     mend = (
@@ -186,102 +194,41 @@ def _data_hash(used: CXRDataset, sizes: np.ndarray) -> str:
     return digest(names, used.labels[order].tobytes(), boxes, sizes[order].tobytes())
 
 
-def _folder(data_dir: Path | str) -> Path:
-    folder = Path(data_dir).expanduser()
-    if not folder.exists():
-        raise FileNotFoundError(f"data_dir {folder} does not exist; {_LAYOUT}")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"data_dir {folder} is a file; {_LAYOUT}")
-    return folder
-
-
-def _find(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern)) or sorted(folder.glob(f"{pattern}.gz"))
-    if not found:
-        raise FileNotFoundError(f"{folder} holds no {pattern} or {pattern}.gz; {_LAYOUT}")
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise ValueError(f"{folder} holds {len(found)} files {pattern}: {names}; keep one there")
-    return found[0]
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}); {_RESTORE}") from error
-
-
-def _read_csv(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    """The needed columns as stripped strings; the index is the row in the file, header = 1."""
-    with _reading(path):
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-        )
-    # "Bbox [x,y,w,h],,," and "Bbox x,Bbox y,Bbox w,Bbox h" both become x, y, w, h.
-    table.columns = table.columns.str.replace(r"^Bbox\b|[\[\]]", "", regex=True).str.strip()
-    absent = [name for name in needed if name not in table.columns]
-    if absent:
-        raise ValueError(f"{path} lacks {absent}; it has {[*table.columns]}; {_RESTORE}")
-    table = table[[*needed]].fillna("").apply(lambda column: column.str.strip())
-    table.index = pd.RangeIndex(2, len(table) + 2)
-    for name in needed:
-        _refuse(path, table[needed[0]][table[name] == ""], f"no {name!r}", _RESTORE)
-    return table
-
-
-def _refuse(path: Path, bad: pd.Series, flaw: str, mend: str) -> None:
-    """Raise if there are bad rows; ``bad`` holds their images by row of the file."""
-    if len(bad):
-        some = ", ".join(f"row {row} ({name})" for row, name in bad.head(3).items())
-        raise ValueError(f"{path}: {len(bad)} row(s) with {flaw}: {some}; {mend}")
-
-
-def _stems(names: pd.Series) -> pd.Series:
-    return names.str.replace(r"\.[A-Za-z]+$", "", regex=True)
-
-
-def _refuse_unknown(
-    path: Path, ids: pd.Series, texts: pd.Series, parse: Callable[[str], object]
-) -> None:
-    for text in texts.unique():
-        try:
-            parse(text)
-        except ValueError as error:
-            _refuse(path, ids[texts == text], f"an unknown label ({error})", "correct the label")
-
-
 def _read_list(path: Path) -> pd.Series:
-    with _reading(path), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+    with reading(path, _RESTORE), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
         names = file.read().decode("utf-8-sig").split()
-    return _stems(pd.Series(names, pd.RangeIndex(1, len(names) + 1), dtype="str"))
+    return stems(pd.Series(names, pd.RangeIndex(1, len(names) + 1), dtype="str"))
 
 
 def _split(folder: Path, table: Path, ids: pd.Series) -> np.ndarray:
-    paths = [_find(folder, name) for name in ("train_val_list.txt", "test_list.txt")]
+    paths = [find_one(folder, name, _LAYOUT) for name in ("train_val_list.txt", "test_list.txt")]
     train_val, test = map(_read_list, paths)
     both = test[test.isin(train_val)]
-    _refuse(paths[1], both, f"an image that is also in {paths[0]}", "delete it from one list")
+    refuse(paths[1], both, f"an image that is also in {paths[0]}", "delete it from one list")
     for path, listed in zip(paths, (train_val, test), strict=True):
         lost = listed[~listed.isin(ids)]
-        _refuse(path, lost, f"an image without a row in {table}", "add its row, or delete it here")
+        refuse(path, lost, f"an image without a row in {table}", "add its row, or delete it here")
     is_test = ids.isin(test)
     free = ids[~is_test & ~ids.isin(train_val)]
-    _refuse(table, free, f"an image in neither {paths[0].name} nor {paths[1].name}", "list it")
+    refuse(table, free, f"an image in neither {paths[0].name} nor {paths[1].name}", "list it")
     return np.where(is_test, "test", "train_val")
 
 
+def _short(name: str) -> str:
+    """Both official headers, ``Bbox [x,y,w,h],,,`` and ``Bbox x,Bbox y,...``, become x, y, w, h."""
+    return re.sub(r"^Bbox\b|[\[\]]", "", name)
+
+
 def _read_boxes(path: Path, table: Path, ids: pd.Series) -> pd.DataFrame:
-    boxes = _read_csv(path, ["Image Index", "Finding Label", *"xywh"])
-    names = _stems(boxes["Image Index"])
-    _refuse(path, names[~names.isin(ids)], f"an image without a row in {table}", "delete them")
-    _refuse_unknown(path, names, boxes["Finding Label"], finding_index)
+    boxes = read_csv(path, ["Image Index", "Finding Label", *"xywh"], _RESTORE, rename=_short)
+    names = stems(boxes["Image Index"])
+    refuse(path, names[~names.isin(ids)], f"an image without a row in {table}", "delete them")
+    refuse_unknown(path, names, boxes["Finding Label"], finding_index)
     x, y, w, h = boxes[[*"xywh"]].apply(pd.to_numeric, errors="coerce").to_numpy(float).T
     corners = np.stack([x, y, x + w, y + h], axis=1)  # (n, 4)
     # One pixel of tolerance for rounding; written so that NaN is refused too.
     inside = (corners > -1).all(axis=1) & (corners < FRAME + 1).all(axis=1) & (w > 0) & (h > 0)
-    _refuse(path, names[~inside], f"a box outside the {FRAME} px frame or not a number", _RESTORE)
+    refuse(path, names[~inside], f"a box outside the {FRAME} px frame or not a number", _RESTORE)
     found = boxes["Finding Label"].map(finding_index).to_numpy()
     columns = [names.to_numpy(), found, *(corners / FRAME).clip(0, 1).T]
     return pd.DataFrame(dict(zip(BOX_COLUMNS, columns, strict=True)))
