@@ -66,12 +66,8 @@ def test_a_wrong_parameter_stops_the_first_cell(tmp_path, name, value, message):
     assert len(ran) <= 3  # parameters, injected parameters, the check
 
 
-def test_quick_sees_the_findings(tmp_path):
-    """The README's command, from an empty cache.
-
-    It beats chance by far. It does not beat the location prior on the phantom's second version,
-    whose findings hide as in life; the first version's bar was the prior plus 0.15.
-    """
+def test_quick_meets_its_bars(tmp_path):
+    """The README's command, from an empty cache."""
     start = time.monotonic()
     done = papermill(tmp_path, ("r0", 5))
     print(f"quick took {time.monotonic() - start:.0f} s")
@@ -79,10 +75,11 @@ def test_quick_sees_the_findings(tmp_path):
     document = metrics(tmp_path)
     scores, controls = document["localization"], document["controls"]
     assert document["classification"]["auroc"]["mean"]["value"] >= 0.80
-    for metric in ("pointing", "continuous_dice"):
-        reached = scores[metric]["macro"]["value"]
-        assert reached > 2 * controls["random"][metric]["macro"]["value"]
-        assert reached > 0.85 * controls["location_prior"][metric]["macro"]["value"]
+    pointing = scores["pointing"]["macro"]["value"]
+    assert pointing >= controls["location_prior"]["pointing"]["macro"]["value"] + 0.15
+    dice = scores["continuous_dice"]["macro"]["value"]
+    for control in ("random", "location_prior"):
+        assert dice > controls[control]["continuous_dice"]["macro"]["value"]
 
 
 def test_smoke_on_real_radiographs_scores_every_box(tmp_path, shared):

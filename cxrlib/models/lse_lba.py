@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "quick": {
         "image_size": 96,
-        "epochs": 18,
+        "epochs": 22,
         "batch_size": 8,
         "learning_rate": 3e-3,
         "network": {"width": 24, "levels": 1, "growth": 16, "layers": 2},
