@@ -47,7 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "n_test": 480,
             "prevalence": 0.2,
             "cooccurrence": 0.0,
-            "lesion_contrast": 3.0,
+            "lesion_contrast": 4.0,
         },
         "nih": {},
     },
