@@ -119,6 +119,9 @@ def loader(
         batch_size,
         sampler=sampler,
         num_workers=num_workers,
+        # Its own numbers: else an iterator takes one from those of the augmentation, and takes it
+        # before they are seeded where a run is resumed, and after where it is not.
+        generator=torch.Generator(),
         collate_fn=collate,
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),

@@ -26,11 +26,14 @@ class Output(NamedTuple):
 class CXRModule(pl.LightningModule):
     """Base of the papers' models: augmentation, validation loss, Adam with a one-cycle schedule.
 
+    ``weight_decay`` is AdamW's; at zero AdamW is Adam.
+
     A paper's module writes its own ``forward`` (images (B, 1, H, W) -> :class:`Output`) and
     ``training_step``.
     """
 
     learning_rate: float
+    weight_decay: float = 0.0
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment on the device the model is on."""
@@ -44,8 +47,10 @@ class CXRModule(pl.LightningModule):
         self.log("val_loss", loss, batch_size=len(batch.images), on_epoch=True)
 
     def configure_optimizers(self) -> Any:
-        """Adam; the learning rate rises to ``learning_rate`` and anneals to zero."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
+        """The learning rate rises to ``learning_rate`` and anneals to zero."""
+        optimizer = torch.optim.AdamW(
+            self.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.learning_rate, total_steps=steps
