@@ -52,14 +52,16 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
 
 
-def explain_os_error(error: OSError, path: Path) -> OSError:
+def explain_os_error(
+    error: OSError, path: Path, setting: str = "run_dir or CXRLIB_CACHE"
+) -> OSError:
     """The same error with the file it is about and what to do, in one sentence."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         mend = "the disk (or quota) is full: free some space and run the same command again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        mend = "this place cannot be written: choose another with run_dir or CXRLIB_CACHE"
+        mend = f"this place cannot be written: choose another with {setting}"
     else:
-        mend = "choose another place with run_dir or CXRLIB_CACHE"
+        mend = f"choose another place with {setting}"
     text = f"cannot write {path} ({error.strerror or error}); {mend}"
     return OSError(error.errno, text) if error.errno else OSError(text)
 

@@ -31,15 +31,20 @@ BOXED: tuple[str, ...] = FINDINGS[:8]
 """The eight findings for which ChestX-ray14 publishes boxes."""
 
 NO_FINDING = "No Finding"
-_ALIASES = {"infiltrate": "Infiltration", "pleural thickening": "Pleural_Thickening"}
-_CANONICAL = {name.lower(): name for name in FINDINGS} | _ALIASES
+_ALIASES = {
+    "infiltrate": "Infiltration",  # the box table of ChestX-ray14
+    "pleural effusion": "Effusion",  # CheXpert, VinDr-CXR
+    "pulmonary fibrosis": "Fibrosis",  # VinDr-CXR
+}
+_CANONICAL = {name.lower().replace("_", " "): name for name in FINDINGS} | _ALIASES
 
 
 def canonical(name: str) -> str:
     """The canonical spelling of a finding.
 
     Args:
-        name: a spelling used by some release, in any case, e.g. ``"Infiltrate"``.
+        name: a spelling used by some release, in any case, with spaces or underscores, e.g.
+            ``"Infiltrate"`` or ``"pleural thickening"``.
 
     Raises:
         ValueError: the name is not one of the 14 findings; the message names the nearest one.
@@ -47,7 +52,7 @@ def canonical(name: str) -> str:
     >>> canonical("Infiltrate")
     'Infiltration'
     """
-    key = name.strip().lower()
+    key = name.strip().lower().replace("_", " ")
     if key not in _CANONICAL:
         close = difflib.get_close_matches(key, _CANONICAL, n=1)
         hint = f"; did you mean {_CANONICAL[close[0]]!r}?" if close else "."

@@ -18,7 +18,7 @@ class Parameters:
     """
 
     preset: Literal["smoke", "quick", "gpu", "paper"]
-    dataset: Literal["phantom", "nih"]
+    dataset: Literal["phantom", "nih", "chexpert", "vindr", "folder"]
     data_dir: str | None
     run_dir: str | None
     seed: int
@@ -45,9 +45,10 @@ class Parameters:
             raise ValueError(
                 f"learning_rate = {self.learning_rate}; a number between 0 and 1 was expected"
             )
-        if self.dataset == "nih" and self.data_dir is None:
+        if self.dataset != "phantom" and self.data_dir is None:
             raise ValueError(
-                "dataset = 'nih' needs data_dir, the folder of the release: -p data_dir /data/nih"
+                f"dataset = {self.dataset!r} needs data_dir, its folder: "
+                f"-p data_dir /data/{self.dataset}"
             )
         if self.dataset == "phantom" and self.data_dir is not None:
             raise ValueError(

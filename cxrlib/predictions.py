@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
-from cxrlib.datasets.base import CXRDataset, Truth, collate
+from cxrlib.datasets.base import Batch, CXRDataset, Truth, scaled
 from cxrlib.findings import FINDINGS
 from cxrlib.progress import track
 
@@ -76,7 +76,7 @@ def predict(
     batches = loader(dataset, batch_size, num_workers)
     with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
         for index, batch in enumerate(track(batches, "predicting", len(batches))):
-            output = model(batch.images.to(device))
+            output = model(scaled(batch.images.to(device)))
             scores.append(output.logits.float().sigmoid().cpu())
             keep = torch.from_numpy(wanted[index * batch_size :][: len(batch.images)])
             maps.append(output.maps[keep.to(device)].half().cpu())
@@ -122,8 +122,13 @@ def loader(
         # Its own numbers: else an iterator takes one from those of the augmentation, and takes it
         # before they are seeded where a run is resumed, and after where it is not.
         generator=torch.Generator(),
-        collate_fn=collate,
+        collate_fn=_as_read,
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
     )
+
+
+def _as_read(batch: Any) -> Batch:
+    """Nothing is left to collate: a dataset reads whole batches."""
+    return batch

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,3 +11,11 @@ def shared() -> Path:
     if not place.is_dir():
         pytest.skip(f"{place} is absent")
     return place
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXRLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -11,8 +11,8 @@ from cxrlib.datasets.base import (
     CXRDataset,
     Split,
     Truth,
-    collate,
     rasterize,
+    scaled,
     split_patients,
 )
 
@@ -43,6 +43,17 @@ def make(ids, boxes=NO_BOXES, masks=None, patients=None) -> CXRDataset:
     return CXRDataset("toy", ids, patients, labels, boxes, SIDE, read_pixels, masks)
 
 
+def test_views_are_kept_and_unknown_by_default():
+    data = make(["a0", "a1", "b1"])
+    assert data.views.tolist() == ["", "", ""]
+    views = np.array(["PA", "AP", ""])
+    data = CXRDataset(
+        "toy", [*"abc"], [*"abc"], data.labels, NO_BOXES, SIDE, read_pixels, views=views
+    )
+    assert data.subset(np.array([2, 0])).views.tolist() == ["", "PA"]
+    assert data.reading(read_masks).views.tolist() == views.tolist()
+
+
 def test_sample():
     data = make(["a0", "a1", "b1"], BOXES)
     with warnings.catch_warnings():
@@ -67,11 +78,21 @@ def test_sample_without_any_boxes_and_with_masks():
     assert sample.masks.shape == (14, SIDE, SIDE)
 
 
-def test_collate():
-    data = make(["a0", "b1"])
-    batch = collate([data[0], data[1]])
+def test_a_batch_is_its_samples_stacked():
+    data = make(["a0", "b1", "c2"])
+    batch = data.__getitems__([2, 0])
+    for row, sample in enumerate((data[2], data[0])):
+        assert torch.equal(scaled(batch.images[row]), sample.image)
+        assert torch.equal(batch.labels[row], sample.labels)
     assert batch.images.shape == (2, 1, SIDE, SIDE)
-    assert batch.labels.shape == (2, 14)
+    assert batch.images.dtype == torch.uint8
+
+
+def test_bytes_are_scaled_as_numpy_does():
+    levels = np.arange(256, dtype=np.uint8)
+    found = scaled(torch.from_numpy(levels)).numpy()
+    assert found.dtype == np.float32
+    assert (found == levels.astype(np.float32) / 255).all()
 
 
 def test_subset_keeps_order_and_its_own_boxes():

@@ -68,7 +68,7 @@ def folder(tables):
 def test_read_tables(tables):
     found = nih.read_tables(str(tables))
     assert found.path == tables / TABLE
-    assert [*found.images.columns] == ["image_id", "patient_id", "split"]
+    assert [*found.images.columns] == ["image_id", "patient_id", "split", "view"]
     assert found.images["image_id"].tolist() == [name.removesuffix(".png") for name in NAMES]
     assert found.images["patient_id"].tolist() == [str(row // 2 + 1) for row in range(24)]
     assert found.images["split"].tolist() == ["train_val"] * 20 + ["test"] * 4
@@ -78,6 +78,48 @@ def test_read_tables(tables):
         ["00000011_000", finding_index("Infiltration"), 0.25, 0.5, 384.5 / 1024, 0.5625],
         ["00000012_001", finding_index("Mass"), 0, 0, 1, 1],
     ]
+
+
+def test_views_are_those_of_the_table(folder):
+    edit(
+        folder,
+        TABLE,
+        f"{NAMES[-1]},Infiltration,1,12,57,M,PA",
+        f"{NAMES[-1]},Infiltration,1,12,57,M,AP",
+    )
+    edit(
+        folder,
+        TABLE,
+        f"{NAMES[-2]},Mass|Nodule,0,12,57,M,PA",
+        f"{NAMES[-2]},Mass|Nodule,0,12,57,M,",
+    )
+    assert nih.load(folder, 32).test.views.tolist() == ["PA", "PA", "", "AP"]
+    edit(folder, TABLE, "View Position", "Of no use")
+    assert set(nih.load(folder, 32).train.views) == {""}
+
+
+def append(path, line):
+    path.write_text(path.read_text().rstrip() + f"\n{line}\n")
+
+
+def test_images_of_absent_archives_are_left_out_and_counted(folder):
+    """Archive 12 starts with 00028173_003; a part of an archive is damage, not absence."""
+    whole = nih.load(folder, 32)
+    for name, listed in (("00028173_003.png", TRAIN), ("00030000_000.png", TEST)):
+        append(folder / TABLE, f"{name},Mass,0,{int(name[:8])},57,M,PA")
+        append(folder / listed, name)
+    append(folder / BOXES, "00030000_000.png,Mass,1,1,100,100")
+    with pytest.raises(OSError, match=r"2 of \d+ images cannot be used: 00028173_003 has no"):
+        nih.load(folder, 32)
+    (folder / "images_001").mkdir()
+    (folder / "images").rename(folder / "images_001" / "images")
+    some = nih.load(folder, 32)
+    assert some.notes == (*whole.notes, "only archives 1 of 12 are there: 2 images left out")
+    assert some.split_hash == whole.split_hash
+    assert len(some.test.boxes) == len(whole.test.boxes)
+    (folder / "images_001" / "images" / NAMES[0]).unlink()
+    with pytest.raises(OSError, match=f"1 of 2. images cannot be used: {NAMES[0][:-4]} has no"):
+        nih.load(folder, 32)
 
 
 def use_older_headers(folder):
@@ -314,6 +356,24 @@ def test_limit_train_keeps_patients_together_and_is_nested(folder):
     assert len(nih.load(folder, 32, limit_train=1000).train) == 18
 
 
+def test_the_cache_changes_no_sample_and_is_shared_by_all_limits(folder, tmp_path, monkeypatch):
+    place = tmp_path / "cache"
+    monkeypatch.setenv("CXRLIB_CACHE", str(place))
+    direct = nih.load(folder, 32, cache=False)
+    assert not place.exists()
+    nih.load(folder, 32, limit_train=4)
+    cached = nih.load(folder, 32)
+    monkeypatch.setattr(images, "read_pixels", None)
+    assert len(nih.load(folder, 32, limit_train=8).train) == 8
+    monkeypatch.undo()
+    assert len([*place.iterdir()]) == 1
+    assert (cached.data_hash, cached.split_hash) == (direct.data_hash, direct.split_hash)
+    for part, plain in ((cached.train, direct.train), (cached.test, direct.test)):
+        for index in range(len(part)):
+            assert torch.equal(part[index].image, plain[index].image)
+            assert torch.equal(part[index].boxes, plain[index].boxes)
+
+
 def test_only_the_images_in_use_must_exist(folder):
     used = nih.load(folder, 32, limit_train=4)
     keep = {*used.train.image_ids, *used.val.image_ids, *used.test.image_ids}
@@ -390,9 +450,9 @@ def test_png_and_jpeg_of_any_size_share_the_frame_of_the_boxes(folder):
 
 
 DAMAGES = {
-    "has no PNG or JPEG under images/ or": [None],
+    "has no PNG, JPEG or DICOM file": [None],
     "is empty": [lambda whole: b""],
-    "is neither PNG nor JPEG": [lambda whole: b"<html>" + whole],
+    "is neither PNG, JPEG nor DICOM": [lambda whole: b"<html>" + whole],
     "is truncated": [lambda whole: whole[:-20], lambda whole: whole[:-20] + bytes(5000)],
 }
 
@@ -440,8 +500,10 @@ def test_padding_after_a_jpeg_is_no_damage(tmp_path):
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + bytes(100))
     found = images.verify(["a"], {"a": str(path)}, "mend")
-    assert found.tolist() == [size + 100]
-    assert images.verify([], {}, "mend").tolist() == []
+    assert found.image_ids.tolist() == ["a"]
+    assert found.sizes.tolist() == [size + 100]
+    assert found.mtimes.tolist() == [path.stat().st_mtime_ns]
+    assert [len(column) for column in images.verify([], {}, "mend")] == [0, 0, 0]
 
 
 def test_a_file_damaged_inside_is_named_when_decoded(folder):
@@ -449,10 +511,12 @@ def test_a_file_damaged_inside_is_named_when_decoded(folder):
     content = bytearray(path.read_bytes())
     content[60:-20] = bytes(len(content) - 80)
     path.write_bytes(content)
-    test = nih.load(folder, 32).test
+    test = nih.load(folder, 32, cache=False).test
     mend = rf"{NAMES[-1]} cannot be decoded \(.*\); {HOME}, or delete its row"
     with pytest.raises(OSError, match=mend):
         test[3]
+    with pytest.raises(OSError, match=mend):
+        nih.load(folder, 32)
 
 
 def test_an_oblong_image_is_refused(tmp_path):

@@ -18,6 +18,10 @@ def test_names_and_order():
         (" Mass ", "Mass"),
         ("Pleural Thickening", "Pleural_Thickening"),
         ("PLEURAL_THICKENING", "Pleural_Thickening"),
+        ("Pleural Effusion", "Effusion"),
+        ("Pleural_Effusion", "Effusion"),
+        ("Pulmonary fibrosis", "Fibrosis"),
+        ("edema", "Edema"),
     ],
 )
 def test_canonical(given, expected):

@@ -237,6 +237,13 @@ def test_stored_images_are_those_rendered_one_by_one(cache):
     assert (sample.masks.numpy() == population.render(int(sample.image_id), 64, seed=3).masks).all()
 
 
+def test_views_are_those_that_were_drawn(cache):
+    test = phantom.load(64, n_train=40, n_val=10, n_test=20, seed=3).test
+    drawn = [population.render(int(name), 64, seed=3).chest.ap for name in test.image_ids]
+    assert (test.views == "AP").tolist() == drawn
+    assert {*test.views} == {"AP", "PA"}
+
+
 def test_label_noise_reaches_training_labels_alone(cache):
     clean, noisy = (
         phantom.load(64, n_train=400, n_val=40, n_test=80, label_noise=noise) for noise in (0, 0.2)

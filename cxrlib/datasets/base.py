@@ -1,7 +1,9 @@
 """One type for all datasets: `Sample`, `CXRDataset`, `Truth` and `Split`."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -40,18 +42,19 @@ class Sample:
 
 
 class Batch(NamedTuple):
-    """What training and prediction need of a list of samples."""
+    """What training and prediction need of some samples."""
 
-    images: Tensor  # float32 (B, 1, H, W)
+    images: Tensor  # (B, 1, H, W): uint8 from a loader, float32 once :func:`scaled` on the device
     labels: Tensor  # float32 (B, 14)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one size."""
-    return Batch(
-        torch.stack([sample.image for sample in samples]),
-        torch.stack([sample.labels for sample in samples]),
-    )
+def scaled(images: Tensor) -> Tensor:
+    """Bytes as float32, 0 to 1, as in a :class:`Sample`.
+
+    >>> scaled(torch.tensor([0, 51, 255], dtype=torch.uint8))
+    tensor([0.0000, 0.2000, 1.0000])
+    """
+    return images / 255
 
 
 class CXRDataset(Dataset[Sample]):
@@ -64,8 +67,10 @@ class CXRDataset(Dataset[Sample]):
         labels: float32 (N, 14), 0/1, NaN = unknown.
         boxes: table with the columns of :data:`BOX_COLUMNS`; images without a row have no boxes.
         image_size: H = W of the samples, pixels.
-        read_pixels: image id -> uint8 (H, W).
+        read_pixels: image id -> uint8 (H, W). Where it also has ``batch``, (B,) image ids -> uint8
+            (B, H, W), batches are read by that.
         read_masks: image id -> bool (14, H, W); None where the dataset has no masks.
+        views: (N,) strings such as ``"PA"``, ``""`` where unknown; None: all unknown.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class CXRDataset(Dataset[Sample]):
         image_size: int,
         read_pixels: Callable[[str], np.ndarray],
         read_masks: Callable[[str], np.ndarray] | None = None,
+        views: np.ndarray | None = None,
     ) -> None:
         self.name = name
         self.image_ids = np.asarray(image_ids, str)
@@ -87,6 +93,7 @@ class CXRDataset(Dataset[Sample]):
         self.image_size = image_size
         self.read_pixels = read_pixels
         self.read_masks = read_masks
+        self.views = np.full(len(self), "") if views is None else np.asarray(views, str)
         # Arrays, not the table: pandas would cost more per sample than reading the pixels.
         self._box_rows = self.boxes.groupby("image_id").indices
         self._corners = self.boxes[["x0", "y0", "x1", "y1"]].to_numpy(np.float32)
@@ -99,11 +106,11 @@ class CXRDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """The sample at ``index``."""
         image_id = str(self.image_ids[index])
-        pixels = self.read_pixels(image_id)
+        pixels = torch.from_numpy(self.read_pixels(image_id).copy())  # torch wants it writable
         rows = self._box_rows.get(image_id, [])
         masks = self.read_masks(image_id) if self.read_masks else None
         return Sample(
-            image=torch.from_numpy(pixels.astype(np.float32) / 255)[None],  # (1, H, W)
+            image=scaled(pixels)[None],  # (1, H, W)
             labels=torch.from_numpy(self.labels[index]),
             boxes=torch.from_numpy(self._corners[rows] * self.image_size),
             box_findings=torch.from_numpy(self._box_findings[rows]),
@@ -111,6 +118,18 @@ class CXRDataset(Dataset[Sample]):
             image_id=image_id,
             patient_id=str(self.patient_ids[index]),
         )
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The batch at ``indices``, for a ``DataLoader``: its images are uint8."""
+        ids, read = self.image_ids[indices], self.read_pixels
+        pixels = read.batch(ids) if hasattr(read, "batch") else np.stack([*map(read, ids.tolist())])
+        return Batch(torch.from_numpy(pixels)[:, None], torch.from_numpy(self.labels[indices]))
+
+    def reading(self, read_pixels: Callable[[str], np.ndarray]) -> "CXRDataset":
+        """The same dataset with another reader of the same pixels."""
+        other = copy.copy(self)
+        other.read_pixels = read_pixels
+        return other
 
     def subset(self, indices: np.ndarray) -> "CXRDataset":
         """The same dataset with only these images, in this order."""
@@ -124,6 +143,7 @@ class CXRDataset(Dataset[Sample]):
             self.image_size,
             self.read_pixels,
             self.read_masks,
+            self.views[indices],
         )
 
 
@@ -222,11 +242,14 @@ class Split:
     notes: tuple[str, ...] = ()
 
     @property
+    def parts(self) -> dict[str, CXRDataset]:
+        """The parts by name, in the order ``train``, ``val``, ``test``."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @property
     def split_hash(self) -> str:
         """Names which image is in which part."""
-        return digest(
-            *(digest("\n".join(sorted(p.image_ids))) for p in (self.train, self.val, self.test))
-        )
+        return digest(*(digest("\n".join(sorted(p.image_ids))) for p in self.parts.values()))
 
     def refuse_leaks(self) -> None:
         """Raise if a patient is in two parts, or a patient with boxes is in ``train`` or ``val``.
@@ -234,18 +257,11 @@ class Split:
         Raises:
             ValueError: names the parts and the first few patients.
         """
-        parts = {"train": self.train, "val": self.val, "test": self.test}
-        patients = {name: set(part.patient_ids) for name, part in parts.items()}
-        patients["boxes"] = set(
-            self.test.patient_ids[np.isin(self.test.image_ids, self.test.boxes["image_id"])]
-        )
-        for one, other in (
-            ("train", "val"),
-            ("train", "test"),
-            ("val", "test"),
-            ("train", "boxes"),
-            ("val", "boxes"),
-        ):
+        patients = {name: set(part.patient_ids) for name, part in self.parts.items()}
+        # As strings: np.isin compares each object with each.
+        boxed = np.isin(self.test.image_ids, self.test.boxes["image_id"].to_numpy(str))
+        patients["boxes"] = set(self.test.patient_ids[boxed])
+        for one, other in (*combinations(self.parts, 2), ("train", "boxes"), ("val", "boxes")):
             shared = sorted(patients[one] & patients[other])
             if shared:
                 raise ValueError(
@@ -253,15 +269,14 @@ class Split:
                     f"{', '.join(shared[:5])}; split by patient before training"
                 )
         for name in ("train", "val"):
-            if len(parts[name].boxes):
+            if len(self.parts[name].boxes):
                 raise ValueError(
                     f"{name!r} holds images with boxes; boxed patients belong to 'test' only"
                 )
 
     def empty_part(self) -> str | None:
         """Name of a part without images, or None."""
-        parts = {"train": self.train, "val": self.val, "test": self.test}
-        return next((name for name, part in parts.items() if not len(part)), None)
+        return next((name for name, part in self.parts.items() if not len(part)), None)
 
 
 def split_patients(patient_ids: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -4,18 +4,20 @@ Source: Wang et al., "ChestX-ray8: Hospital-scale Chest X-ray Database and Bench
 Weakly-Supervised Classification and Localization of Common Thorax Diseases", CVPR 2017.
 """
 
-import dataclasses
 import gzip
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Split, split_patients
-from cxrlib.datasets.images import Reader, find_images, verify
+from cxrlib.datasets.images import Reader, find_images
+from cxrlib.datasets.parts import check_arguments, divide
+from cxrlib.datasets.splits import folds
 from cxrlib.datasets.tables import (
     find_one,
     open_folder,
@@ -25,7 +27,6 @@ from cxrlib.datasets.tables import (
     refuse_unknown,
     stems,
 )
-from cxrlib.files import digest
 from cxrlib.findings import encode_labels, finding_index
 
 HOME = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
@@ -45,8 +46,9 @@ class Tables:
     """What the official tables say.
 
     Attributes:
-        images: one row per image: ``image_id`` (no suffix), ``patient_id`` and ``split``
-            (``"train_val"`` or ``"test"``), all strings.
+        images: one row per image: ``image_id`` (no suffix), ``patient_id``, ``split``
+            (``"train_val"`` or ``"test"``) and ``view`` (``"PA"``, ``"AP"``, or ``""`` where the
+            table does not say), all strings.
         labels: float32 (N, 14), 0/1, in the order of ``images``.
         boxes: columns of :data:`~cxrlib.datasets.base.BOX_COLUMNS`.
         path: the image table these were read from.
@@ -73,13 +75,15 @@ def read_tables(data_dir: Path | str) -> Tables:
     """
     folder = open_folder(data_dir, _LAYOUT)
     path = find_one(folder, "Data_Entry_2017*.csv", _LAYOUT)
-    table = read_csv(path, ["Image Index", "Finding Labels", "Patient ID"], _RESTORE)
+    needed = ["Image Index", "Finding Labels", "Patient ID"]
+    table = read_csv(path, needed, _RESTORE, optional=["View Position"])
     ids = stems(table["Image Index"])
     refuse(path, ids[ids.duplicated()], "an image that already has a row", "delete one row")
     images = {
         "image_id": ids,
         "patient_id": table["Patient ID"],
         "split": _split(folder, path, ids),
+        "view": table.get("View Position", ""),
     }
     refuse_unknown(path, ids, table["Finding Labels"], lambda text: encode_labels([text]))
     labels = encode_labels(table["Finding Labels"])
@@ -94,12 +98,16 @@ def load(
     seed: int = 0,
     val_fraction: float = 0.1,
     limit_train: int | None = None,
+    fold: tuple[int, int] | None = None,
+    cache: bool = True,
 ) -> Split:
     """ChestX-ray14 in its official split, every image file checked.
 
     Test is the official test list. The official train_val list, less every patient with a box,
-    is divided by patient into train and val. The data hash covers the names, labels, boxes and
-    file sizes of the images used, not their contents: those are 42 GB.
+    is divided by patient into train and val. Where only some of the twelve archives are there, as
+    ``images_001`` and so on, the images of the others are left out, which a note says. The data
+    hash covers the names, labels, boxes and file sizes of the images used, not their contents:
+    those are 42 GB.
 
     Args:
         data_dir: the folder of the release.
@@ -107,20 +115,27 @@ def load(
         seed: of the choice of validation patients, and of the images ``limit_train`` keeps.
         val_fraction: share of the train_val patients that become val.
         limit_train: train on this many images only, and validate on a fifth as many; test stays.
+        fold: (i, k) makes fold i, 0 to k - 1, of k folds of the train_val patients val;
+            ``val_fraction`` has no use then.
+        cache: keep the resized images in the user's cache, where all of them take 7.3 GB at 256 px
+            and 29.4 GB at 512 px; else each is decoded whenever it is read.
 
     Raises:
-        OSError: a file is absent, or an image is empty, truncated or no PNG or JPEG.
+        OSError: a file is absent, an image is empty, truncated or no PNG or JPEG, or the cache
+            cannot be written.
         ValueError: an argument is out of range, a table is wrong, a part would be empty, or a
             patient is in two parts.
     """
-    _check_arguments(image_size, val_fraction, limit_train)
+    _check_arguments(image_size, val_fraction, limit_train, fold)
     folder, tables = open_folder(data_dir, _LAYOUT), read_tables(data_dir)
-    parts, notes = _choose_parts(tables, seed, val_fraction, limit_train)
+    tables, archives = _downloaded(folder, tables)
+    parts, notes = _choose_parts(tables, seed, val_fraction, limit_train, fold)
     paths = find_images(folder)
     mend = (
         f"restore it from {HOME}, or delete its row from {tables.path} and its name from the list "
         "and box tables beside it"
     )
+    reader = Reader(paths, image_size, mend)
     dataset = CXRDataset(
         "nih",
         tables.images["image_id"].to_numpy(),
@@ -128,36 +143,78 @@ def load(
         tables.labels,
         tables.boxes,
         image_size,
-        Reader(paths, image_size, mend),
+        reader,
+        views=tables.images["view"].to_numpy(),
     )
-    train, val, test = (dataset.subset(part) for part in parts)
-    split = Split(train, val, test, data_hash="", notes=notes)
-    split.refuse_leaks()
-    used = dataset.subset(np.sort(np.concatenate(parts)))
-    sizes = verify(used.image_ids, paths, mend)
-    return dataclasses.replace(split, data_hash=_data_hash(used, sizes))
+    return divide(dataset, reader, parts, (*notes, *archives), folder, cache)
 
 
-def _check_arguments(image_size: int, val_fraction: float, limit_train: int | None) -> None:
-    if not 32 <= image_size <= FRAME:
-        raise ValueError(f"image_size is {image_size}; give 32 to {FRAME} pixels")
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction is {val_fraction}; give a share between 0 and 1, like 0.1")
+def parts_table() -> pd.DataFrame:
+    """What each part of the release brings; the index is the part, 1 to 12.
+
+    The archives hold the images in the order of their names: 4,999 in the first, 7,121 in the last
+    and 10,000 in each other, as the README of the release's edition on Kaggle lists them. Public
+    code that must know in which folder an image lies changes folders at the same names.
+
+    Returns:
+        columns first (name of its first image), images, train_val, test (images of the official
+        lists), boxed_images, boxes, bytes (of the archive), md5, link.
+
+    >>> table = parts_table()
+    >>> int(table["images"].sum()), int(table["boxes"].sum())
+    (112120, 984)
+    >>> table.loc[12, ["images", "train_val", "test"]].tolist()
+    [7121, 3529, 3592]
+    """
+    path = resources.files("cxrlib.datasets") / "nih_parts.csv"
+    with resources.as_file(path) as file:
+        return pd.read_csv(file, index_col="part")
+
+
+def _downloaded(folder: Path, tables: Tables) -> tuple[Tables, tuple[str, ...]]:
+    """The tables of the archives that are there, and a note if some are not.
+
+    An archive counts as absent only as a whole: one that lacks a single image is damaged.
+    """
+    here = [int(place.name[7:]) for place in folder.glob("images_[0-9][0-9][0-9]")]
+    first = parts_table()["first"].to_numpy(str)
+    ids = tables.images["image_id"].to_numpy(str)
+    archive = np.searchsorted(first, ids, side="right")  # (N,), 1 to 12
+    kept = np.isin(archive, here)
+    if not here or kept.all() or (folder / "images").exists():
+        return tables, ()
+    boxes = tables.boxes[tables.boxes["image_id"].isin(ids[kept])]
+    names = ", ".join(map(str, sorted(here)))
+    note = f"only archives {names} of {len(first)} are there: {(~kept).sum()} images left out"
+    images = tables.images[kept].reset_index(drop=True)
+    return Tables(images, tables.labels[kept], boxes, tables.path), (note,)
+
+
+def _check_arguments(
+    image_size: int, val_fraction: float, limit_train: int | None, fold: tuple[int, int] | None
+) -> None:
+    check_arguments(image_size, val_fraction)
     if limit_train is not None and limit_train < 1:
         raise ValueError(f"limit_train is {limit_train}; give a number of images, or None for all")
+    if fold is not None and not 0 <= fold[0] < fold[1]:
+        raise ValueError(f"fold is {fold}; give (i, k), fold i of k, with i from 0 to k - 1")
 
 
 def _choose_parts(
-    tables: Tables, seed: int, val_fraction: float, limit_train: int | None
+    tables: Tables,
+    seed: int,
+    val_fraction: float,
+    limit_train: int | None,
+    fold: tuple[int, int] | None,
 ) -> tuple[list[np.ndarray], tuple[str, ...]]:
     images = tables.images
     patients = images["patient_id"].to_numpy(str)
     test = (images["split"] == "test").to_numpy()
     boxed = np.isin(patients, patients[images["image_id"].isin(tables.boxes["image_id"])])
     rest = np.flatnonzero(~test & ~boxed)
-    is_val = split_patients(patients[rest], val_fraction, seed)
+    share, is_val = _choose_val(patients[rest], seed, val_fraction, fold)
     parts = [rest[~is_val], rest[is_val], np.flatnonzero(test)]
-    notes = [f"official lists; val is {val_fraction:.0%} of the train_val patients, seed {seed}"]
+    notes = [f"official lists; val is {share} of the train_val patients, seed {seed}"]
     if dropped := int((~test & boxed).sum()):
         notes.append(f"{dropped} train_val images left out because their patients have boxes")
     _refuse_empty(parts, tables.path.parent, notes)
@@ -168,6 +225,14 @@ def _choose_parts(
             f"limit_train {limit_train}: {len(parts[0])} train, {len(parts[1])} val images"
         )
     return parts, tuple(notes)
+
+
+def _choose_val(
+    patients: np.ndarray, seed: int, val_fraction: float, fold: tuple[int, int] | None
+) -> tuple[str, np.ndarray]:
+    if fold is None:
+        return f"{val_fraction:.0%}", split_patients(patients, val_fraction, seed)
+    return f"fold {fold[0]} of {fold[1]}", folds(patients, fold[1], seed) == fold[0]
 
 
 def _refuse_empty(parts: Sequence[np.ndarray], folder: Path, notes: Sequence[str]) -> None:
@@ -185,13 +250,6 @@ def _some(part: np.ndarray, patients: np.ndarray, limit: int, seed: int) -> np.n
     names, which = np.unique(patients[part], return_inverse=True)
     rank = np.random.default_rng(seed).permutation(len(names))[which]
     return np.sort(part[np.argsort(rank, kind="stable")[:limit]])
-
-
-def _data_hash(used: CXRDataset, sizes: np.ndarray) -> str:
-    order = np.argsort(used.image_ids)
-    boxes = used.boxes.sort_values(BOX_COLUMNS).to_csv(index=False, float_format="%.6f")
-    names = "\n".join(used.image_ids[order])
-    return digest(names, used.labels[order].tobytes(), boxes, sizes[order].tobytes())
 
 
 def _read_list(path: Path) -> pd.Series:

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from cxrlib.datasets.base import Batch
+from cxrlib.datasets.base import Batch, scaled
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.transforms import random_affine
 
@@ -34,6 +34,13 @@ class CXRModule(pl.LightningModule):
 
     learning_rate: float
     weight_decay: float = 0.0
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Move the images as bytes, then make them floats."""
+        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return batch._replace(images=scaled(batch.images))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment on the device the model is on."""

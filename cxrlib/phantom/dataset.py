@@ -4,14 +4,13 @@ Everything follows from (seed, index, size): the same index at two sizes is the 
 same day, and a longer dataset begins with the shorter one.
 """
 
-import functools
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import joblib
 import numpy as np
@@ -19,10 +18,11 @@ import pandas as pd
 from scipy import ndimage
 
 from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Split, split_patients
+from cxrlib.datasets.rows import Rows, npy_header
 from cxrlib.files import cache_dir, digest, explain_os_error
 from cxrlib.findings import FINDINGS
 from cxrlib.phantom.controls import Controls, controls_of
-from cxrlib.phantom.population import Radiograph, check_size, patient_of, render_some
+from cxrlib.phantom.population import Radiograph, check_size, labels_of, patient_of, render_some
 from cxrlib.progress import track
 
 VERSION = 3
@@ -89,7 +89,10 @@ def load(
     labels = np.load(folder / "labels.npy")
     boxes = pd.read_csv(folder / "boxes.csv", dtype={"image_id": str})
     image_ids = np.array([f"{index:06d}" for index in range(total)])
-    read_masks = _ReadMasks(folder, dict(zip(image_ids[test].tolist(), range(total), strict=False)))
+    ap = [labels_of(index, seed, controls)[1] for index in range(total)]
+    views = np.where(ap, "AP", "PA")
+    read_pixels = Rows(folder / "pixels.npy", image_ids)
+    read_masks = _ReadMasks(Rows(folder / "masks.npy", image_ids[test]))
 
     def part(chosen: np.ndarray, with_truth: bool) -> CXRDataset:
         return CXRDataset(
@@ -99,8 +102,9 @@ def load(
             labels[chosen],
             boxes if with_truth else boxes[:0],
             image_size,
-            _ReadPixels(folder),
+            read_pixels,
             read_masks if with_truth else None,
+            views[chosen],
         )
 
     split = Split(
@@ -116,31 +120,14 @@ def load(
     return split
 
 
-@functools.cache
-def _array(path: Path) -> np.ndarray:
-    """A stored array, mapped into memory once per process."""
-    return np.load(path, mmap_mode="r")
-
-
-@dataclass(frozen=True)
-class _ReadPixels:
-    """Reads by name; a class, not a closure, so that loader processes can be sent it."""
-
-    folder: Path
-
-    def __call__(self, image_id: str) -> np.ndarray:
-        return _array(self.folder / "pixels.npy")[int(image_id)]
-
-
 @dataclass(frozen=True)
 class _ReadMasks:
     """The masks of the test images, which are stored as bits."""
 
-    folder: Path
-    row: dict[str, int]
+    rows: Rows
 
     def __call__(self, image_id: str) -> np.ndarray:
-        packed = _array(self.folder / "masks.npy")[self.row[image_id]]  # (14, size, size / 8)
+        packed = self.rows(image_id)  # (14, size, size / 8)
         return np.unpackbits(packed, axis=-1, count=packed.shape[-2]).astype(bool)
 
 
@@ -170,8 +157,8 @@ def _render_all(folder: Path, recipe: dict[str, Any], with_masks: np.ndarray) ->
     labels, rows = [], []
     # Written as streams: a disk that fills up is then an error, not a crash as with a memory map.
     with open(folder / "pixels.npy", "wb") as pixels, open(folder / "masks.npy", "wb") as masks:
-        _npy_header(pixels, (total, size, size))
-        _npy_header(masks, (int(with_masks.sum()), len(FINDINGS), size, -(-size // 8)))
+        pixels.write(npy_header(total, size, size))
+        masks.write(npy_header(int(with_masks.sum()), len(FINDINGS), size, -(-size // 8)))
         for index, image in enumerate(track(_images(recipe), "drawing the phantom", total)):
             pixels.write(image.pixels.tobytes())
             labels.append(image.labels if with_masks[index] else image.training_labels)
@@ -184,11 +171,6 @@ def _render_all(folder: Path, recipe: dict[str, Any], with_masks: np.ndarray) ->
                 ]
     np.save(folder / "labels.npy", np.array(labels))
     pd.DataFrame(rows, columns=BOX_COLUMNS).to_csv(folder / "boxes.csv", index=False)
-
-
-def _npy_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _images(recipe: dict[str, Any]) -> Iterator[Radiograph]:

@@ -121,6 +121,19 @@ def draw_labels(
     return present[:-1], bool(present[-1])
 
 
+def labels_of(index: int, seed: int, controls: Controls) -> tuple[np.ndarray, bool]:
+    """What :func:`draw_labels` gives for one image of the population of a seed.
+
+    >>> labels_of(3, 0, Controls())[1]
+    False
+    """
+    return draw_labels(
+        np.random.default_rng([seed, _LABELS, patient_of(index), 0]),
+        np.random.default_rng([seed, _LABELS, index, 1]),
+        controls,
+    )
+
+
 def render(
     index: int,
     size: int,
@@ -175,11 +188,7 @@ def _render(
         np.random.default_rng([seed, key, index])
         for key in (_VISIT, _LESIONS, _RENDER, _DEVICES, _FLIPS)
     )
-    present, ap = draw_labels(
-        np.random.default_rng([seed, _LABELS, patient, 0]),
-        np.random.default_rng([seed, _LABELS, index, 1]),
-        controls,
-    )
+    present, ap = labels_of(index, seed, controls)
     chest = draw_chest(build, visit, ap)
     names = [name for name, here in zip(FINDINGS, present, strict=True) if here]
     if findings is not None:
