@@ -241,16 +241,17 @@ def collect(root: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def committed(name: str) -> pd.DataFrame:
-    """A table of the repository's ``results/`` folder, made by longer runs.
+def committed(name: str, folder: str = "results") -> pd.DataFrame:
+    """A table of the repository, made by a longer run.
 
     Args:
         name: of the file, e.g. ``"lse_lba_r0.csv"``.
+        folder: of the repository, ``results`` or ``benchmarks``.
 
     Raises:
         FileNotFoundError: the library runs outside a clone of its repository.
     """
-    path = Path(__file__).parents[1] / "results" / name
+    path = Path(__file__).parents[1] / folder / name
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; committed results come with a clone: pip install -e . there"

@@ -117,3 +117,18 @@ def test_the_phantom_is_compared_with_real_radiographs(tmp_path, shared):
 def test_tables_that_nothing_would_fill_are_refused(tmp_path):
     done = papermill(tmp_path, ("run_dir", tmp_path / "tables"), notebook="phantom")
     assert done.returncode != 0 and "none were given: -p data_dir" in done.stderr
+
+
+def test_the_data_are_looked_at(tmp_path):
+    done = papermill(tmp_path, ("preset", "smoke"), notebook="data")
+    assert done.returncode == 0, done.stderr
+    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
+    figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
+    assert len(figures) == 9
+
+
+def test_the_data_are_looked_at_with_real_radiographs(tmp_path, shared):
+    place = ("data_dir", shared / "nih-mini")
+    done = papermill(tmp_path, ("preset", "smoke"), place, notebook="data")
+    assert done.returncode == 0, done.stderr
+    assert "official lists" in (tmp_path / "out.ipynb").read_text()

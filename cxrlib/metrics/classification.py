@@ -51,14 +51,8 @@ def score_classification(
     >>> result["auroc"]["mean"].value, result["auroc"]["per_finding"]["Mass"].n
     (1.0, 1)
     """
-    scores, labels = np.asarray(scores), np.asarray(labels)
-    _check(scores, labels, patient_ids)
-    resamples = patient_weights(patient_ids, replicates, seed)
-    columns = [
-        _replicate(score, label, resamples) for score, label in zip(scores.T, labels.T, strict=True)
-    ]
-    statistics = np.stack(columns, axis=1)  # (2, 14, 1 + R)
-    positives = (labels == 1).sum(axis=0)
+    statistics = replicate_classification(scores, labels, patient_ids, replicates, seed)
+    positives = (np.asarray(labels) == 1).sum(axis=0)
     return {
         name: {
             "mean": Estimate.of(mean_over_findings(of_findings), len(labels)),
@@ -69,6 +63,40 @@ def score_classification(
         }
         for name, of_findings in zip(NAMES, statistics, strict=True)
     }
+
+
+def replicate_classification(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    patient_ids: np.ndarray,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:
+    """AUROC and average precision of each finding, on the data and on every replicate.
+
+    Two models scored on the same images with the same seed are drawn the same patients, so that
+    their difference, replicate by replicate, has an interval of its own.
+
+    Args:
+        scores, labels, patient_ids, replicates, seed: of :func:`score_classification`.
+
+    Returns:
+        float64 (2, 14, 1 + R), the data themselves first; NaN without positives or negatives.
+
+    Raises:
+        ValueError: shapes disagree, a score is not finite, a label is not 0, 1 or NaN.
+
+    >>> truth = np.tile([[1.0], [0.0], [0.0]], (1, 14))
+    >>> replicate_classification(truth, truth, np.array(["a", "b", "c"]), replicates=20).shape
+    (2, 14, 21)
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    _check(scores, labels, patient_ids)
+    resamples = patient_weights(patient_ids, replicates, seed)
+    columns = [
+        _replicate(score, label, resamples) for score, label in zip(scores.T, labels.T, strict=True)
+    ]
+    return np.stack(columns, axis=1)
 
 
 def binary_auroc(
