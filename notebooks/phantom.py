@@ -250,9 +250,9 @@ plt.show()
 told.round(3)
 
 # %% [markdown]
-# The network is nearly never wrong, whatever is taken away: neither grey values nor the frame nor fine detail alone
-# give the phantom away, all of it does. Blurred images, in which only large shapes are left, are told apart best: real
-# bodies vary in more ways than these. What matters here is whether *findings* look alike; the last section asks that.
+# The network is rarely wrong: neither grey values nor the frame give the phantom away, all of it does. Fine detail alone
+# is the least telling. Blurred images, in which only large shapes are left, are told apart best: real bodies vary in more
+# ways than these. What matters here is whether *findings* look alike; the last section asks that.
 
 # %%
 from pathlib import Path
