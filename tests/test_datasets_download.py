@@ -326,15 +326,16 @@ def test_a_damaged_archive_leaves_nothing(server, folder, damage):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_an_interrupted_extraction_leaves_no_half_folder(release, folder, monkeypatch, error):
-    extract, done = tarfile.TarFile.extract, []
+    extract, done = tarfile.TarFile.extractfile, []
 
     def interrupted(*arguments, **options):
         if len(done) == 5:
             raise error
         done.append(extract(*arguments, **options))
+        return done[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(tarfile.TarFile, "extract", interrupted)
+        patch.setattr(tarfile.TarFile, "extractfile", interrupted)
         with pytest.raises(type(error)) as caught:
             download(folder, release)
     if isinstance(error, OSError):

@@ -237,10 +237,15 @@ def _extract(path: Path, target: Path, images: int) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
     try:
+        (temporary / "images").mkdir(parents=True)
         with tarfile.open(path, "r:gz") as archive:
             members = track(_safe(archive, path, images), f"extracting {target.name}", images)
             for member in members:
-                archive.extract(member, temporary, set_attrs=False, filter="data")
+                # The content alone, to a checked name: a member has no say in links or rights.
+                content = archive.extractfile(member)
+                assert content is not None  # it is a regular file
+                with open(temporary / member.name, "wb") as file:
+                    shutil.copyfileobj(content, file)
         os.rename(temporary, target)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} cannot be read ({error}); {_ANOTHER}") from error
