@@ -9,25 +9,28 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
+PATIENCE = 2.0
+"""Seconds that nobody needs to be told of."""
+
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Yield the items, showing how far they are.
 
-    A terminal gets a bar, a notebook one line that updates in place (its last state is what an
-    executed notebook keeps), anything else nothing.
+    After two seconds a terminal gets a bar and a notebook one line that updates in place (its last
+    state is what an executed notebook keeps); anything else gets nothing.
 
     >>> list(track([1, 2], "counting", total=2))
     [1, 2]
     """
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=description, total=total)
+        yield from tqdm(items, desc=description, total=total, delay=PATIENCE)
         return
     line = NotebookLine()
     start = shown = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - shown > 0.5 or done == total:
+        if now - start > PATIENCE and (now - shown > 0.5 or done == total):
             shown = now
             line.show(f"{description}: {done} of {total}, {now - start:.0f} s")
 

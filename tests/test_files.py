@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbclient
@@ -101,7 +102,10 @@ def test_track_draws_a_bar_in_a_terminal(monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert list(track("abc", "letters", total=3)) == ["a", "b", "c"]
+    assert list(track("abc", "quick", total=3)) == ["a", "b", "c"]
+    assert terminal.getvalue() == ""
+    slow = (time.sleep(0.8) or letter for letter in "abcd")
+    assert list(track(slow, "letters", total=4)) == ["a", "b", "c", "d"]
     assert "letters: 100%" in terminal.getvalue()
 
 
@@ -116,9 +120,10 @@ def test_line_is_silent_in_a_program_that_imports_ipykernel(capsys):
 def test_a_notebook_keeps_one_line():
     code = (
         "import time; from cxrlib.progress import track\n"
-        "for _ in track(range(3), 'counting', total=3): time.sleep(0.3)"
+        "for _ in track(range(3), 'quick', total=3): pass\n"
+        "for _ in track(range(4), 'counting', total=4): time.sleep(0.8)"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     nbclient.NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
     (output,) = notebook.cells[0].outputs
-    assert re.fullmatch(r"counting: 3 of 3, \d+ s", output["data"]["text/plain"])
+    assert re.fullmatch(r"counting: 4 of 4, \d+ s", output["data"]["text/plain"])
