@@ -10,7 +10,7 @@ import yaml
 from cxrlib import __version__, datasets, runs
 from cxrlib.datasets import download as nih
 from cxrlib.datasets import summary
-from cxrlib.files import write_atomic
+from cxrlib.files import write_atomic, write_csv
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,8 +70,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _collect(options: argparse.Namespace) -> None:
-    text = runs.collect(options.folder).to_csv(index=False, float_format="%.6g")
-    write_atomic(options.csv, lambda file: file.write(text.encode()))
+    write_csv(options.csv, runs.collect(options.folder))
 
 
 def _download(options: argparse.Namespace) -> None:
@@ -100,8 +99,7 @@ def _data(options: argparse.Namespace) -> None:
     )
     print(summary.text(split))
     if options.csv is not None:
-        text = summary.counts(split).to_csv(index=False, float_format="%.6g")
-        write_atomic(options.csv, lambda file: file.write(text.encode()))
+        write_csv(options.csv, summary.counts(split))
     if options.sheet is not None:
         from cxrlib.datasets.sheet import contact_sheet
 

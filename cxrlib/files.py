@@ -6,9 +6,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import platformdirs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def cache_dir() -> Path:
@@ -69,6 +72,12 @@ def explain_os_error(
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document whole or not at all; NaN is refused, use None (``null``)."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table whole or not at all; numbers have six digits, the index is left out."""
+    text = table.to_csv(index=False, float_format="%.6g")
     write_atomic(path, lambda file: file.write(text.encode()))
 
 

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 
 from cxrlib.datasets.extra import RSNA_CLASSES, chestxdet, rsna
 from cxrlib.datasets.nih import Tables, read_tables
-from cxrlib.files import write_atomic
+from cxrlib.files import write_csv
 from cxrlib.findings import FINDINGS, NO_FINDING
 
 PNEUMONIA_LIKE = ("Pneumonia", "Infiltration", "Consolidation")
@@ -132,8 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("data_dir", help="folder of ChestX-ray14 with the other tables in extra/")
     parser.add_argument("out", type=Path, help="CSV to write")
     chosen = parser.parse_args(arguments)
-    table = label_agreement(chosen.data_dir)
-    write_atomic(chosen.out, lambda file: table.to_csv(file, index=False, float_format="%.6g"))
+    write_csv(chosen.out, label_agreement(chosen.data_dir))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pandas as pd
 from cxrlib.datasets.base import CXRDataset, Truth, split_patients
 from cxrlib.datasets.nih import FRAME, Tables, read_tables
 from cxrlib.datasets.splits import leaked
-from cxrlib.files import write_atomic
+from cxrlib.files import write_csv
 from cxrlib.findings import FINDINGS, NO_FINDING
 from cxrlib.metrics.bootstrap import ratio
 from cxrlib.metrics.controls import grid_ceiling_maps
@@ -175,12 +175,8 @@ def main(arguments: list[str] | None = None) -> None:
     tables = read_tables(chosen.data_dir)
     for name, compute in TABLES.items():
         path = chosen.out_dir / name
-        _write(compute(tables), path)
+        write_csv(path, compute(tables))
         print(path)
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    write_atomic(path, lambda file: table.to_csv(file, index=False, float_format="%.6g"))
 
 
 if __name__ == "__main__":

@@ -177,11 +177,13 @@ def _downloaded(folder: Path, tables: Tables) -> tuple[Tables, tuple[str, ...]]:
     An archive counts as absent only as a whole: one that lacks a single image is damaged.
     """
     here = [int(place.name[7:]) for place in folder.glob("images_[0-9][0-9][0-9]")]
+    if not here or (folder / "images").exists():
+        return tables, ()
     first = parts_table()["first"].to_numpy(str)
     ids = tables.images["image_id"].to_numpy(str)
     archive = np.searchsorted(first, ids, side="right")  # (N,), 1 to 12
     kept = np.isin(archive, here)
-    if not here or kept.all() or (folder / "images").exists():
+    if kept.all():
         return tables, ()
     boxes = tables.boxes[tables.boxes["image_id"].isin(ids[kept])]
     names = ", ".join(map(str, sorted(here)))
