@@ -38,9 +38,9 @@ from cxrlib.datasets.cache import VERSION, Entry, Store, stored
 from cxrlib.datasets.images import Files, Reader, find_images
 from cxrlib.datasets.rows import npy_header
 from cxrlib.files import write_atomic
+from cxrlib.inference import loader
 from cxrlib.phantom.controls import Controls
 from cxrlib.phantom.population import render_some
-from cxrlib.predictions import loader
 from cxrlib.progress import track
 from cxrlib.training import EpochSampler
 

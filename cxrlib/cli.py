@@ -1,16 +1,29 @@
-"""The ``cxrlib`` command: run a notebook, collect runs, download a dataset, show one."""
+"""The ``cxrlib`` command: run a notebook, collect runs, get and show a dataset, score a model."""
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cxrlib import __version__, datasets, runs
 from cxrlib.datasets import download as nih
 from cxrlib.datasets import summary
-from cxrlib.files import write_atomic, write_csv
+from cxrlib.datasets.nih import FRAME
+from cxrlib.files import explain_os_error, write_atomic, write_csv, write_json
+from cxrlib.parameters import nearest
+
+if TYPE_CHECKING:
+    from cxrlib.predictions import Predictions
+
+
+_OUTPUTS = {
+    "csv": "write every number as a tidy table",
+    "json": "write every number as a document",
+    "html": "write a page with tables and the best, median and worst maps",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     collect = commands.add_parser("collect", help="one tidy CSV of all runs below a folder")
     collect.add_argument("folder", type=Path)
     collect.add_argument("csv", type=Path)
+    collect.add_argument("--metrics", nargs="+", metavar="NAME", help="only these; default: all")
+    collect.add_argument("--findings", nargs="+", metavar="NAME", help="only these; default: all")
     collect.set_defaults(do=_collect)
     download = commands.add_parser("download", help="fetch, check and extract a dataset")
     download.add_argument("dataset", choices=["nih"])
@@ -46,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     download.add_argument("--delete-archives", action="store_true", help="once they are extracted")
     download.set_defaults(do=_download)
     _add_data(commands)
+    _add_score(commands)
     return parser
 
 
@@ -64,13 +80,60 @@ def _add_data(commands: Any) -> None:
     data.set_defaults(do=_data)
 
 
+def _add_score(commands: Any) -> None:
+    about = "put a model's predictions through every protocol of the field"
+    score = commands.add_parser("score", help=about)
+    score.add_argument("predictions", type=Path, help="an .npz, see the book's page on it")
+    score.add_argument("--dataset", required=True, help=", ".join(datasets.LOADERS))
+    score.add_argument("--data-dir", metavar="FOLDER", help="of the dataset; the phantom has none")
+    score.add_argument(
+        "--part", choices=["train", "val", "test"], default="test", help="default: test"
+    )
+    score.add_argument(
+        "--frame",
+        type=int,
+        metavar="PIXELS",
+        help="side in which maps and truth are compared; default: 1024 for nih, else that of the "
+        "predictions",
+    )
+    score.add_argument(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="of the dataset's images; default: the frame of the predictions, or 256",
+    )
+    score.add_argument("--replicates", type=int, default=1000, help="of the bootstrap")
+    score.add_argument(
+        "--seed", type=int, default=0, help="of the split, the bootstrap and the noise; default: 0"
+    )
+    score.add_argument("--against", type=Path, metavar="NPZ", help="a second model to subtract")
+    for suffix, what in _OUTPUTS.items():
+        score.add_argument(f"--{suffix}", type=Path, metavar=suffix.upper(), help=what)
+    score.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="an option of the dataset",
+    )
+    score.set_defaults(do=_score)
+
+
 def _run(options: argparse.Namespace) -> None:
     parameters = {name: yaml.safe_load(value) for name, value in options.p}
     print(runs.execute(options.notebook, options.run_dir, parameters))
 
 
 def _collect(options: argparse.Namespace) -> None:
-    write_csv(options.csv, runs.collect(options.folder))
+    table = runs.collect(options.folder)
+    for column, names in (("metric", options.metrics), ("finding", options.findings)):
+        if names is not None:
+            known = table[column].unique().tolist() if len(table) else []
+            for name in set(names) - set(known):
+                raise ValueError(f"no {column} {name!r} in these runs; {nearest(name, known)}")
+            table = table[table[column].isin(names)]
+    write_csv(options.csv, table)
 
 
 def _download(options: argparse.Namespace) -> None:
@@ -91,8 +154,7 @@ def _download(options: argparse.Namespace) -> None:
 
 def _data(options: argparse.Namespace) -> None:
     for path, suffix in ((options.sheet, ".png"), (options.csv, ".csv")):
-        if path is not None and path.suffix.lower() != suffix:
-            raise ValueError(f"{path} does not end in {suffix}; give such a name")
+        _refuse_suffix(path, suffix)
     given = {name: yaml.safe_load(value) for name, value in options.p}
     split = datasets.load(
         options.dataset, options.data_dir, options.image_size, seed=options.seed, **given
@@ -109,3 +171,79 @@ def _data(options: argparse.Namespace) -> None:
         write_atomic(
             options.sheet, lambda file: figure.savefig(file, format="png", pil_kwargs=quick)
         )
+
+
+def _refuse_suffix(path: Path | None, suffix: str) -> None:
+    if path is not None and path.suffix.lower() != suffix:
+        raise ValueError(f"{path} does not end in {suffix}; give such a name")
+
+
+def _refuse_output(path: Path | None, suffix: str) -> None:
+    """Raise unless the file can be written, before hours of scoring; its folder is made."""
+    _refuse_suffix(path, f".{suffix}")
+    if path is None:
+        return
+    if path.is_dir():
+        raise ValueError(f"--{suffix} {path} is a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise explain_os_error(error, path, f"--{suffix}") from error
+
+
+def _score(options: argparse.Namespace) -> None:
+    if options.replicates < 0:
+        raise ValueError(f"replicates is {options.replicates}; give 0 or more")
+    for suffix in _OUTPUTS:
+        _refuse_output(getattr(options, suffix), suffix)
+    from cxrlib.metrics import comparison, listing, page, report  # slow; others do without
+
+    paths = [path for path in (options.predictions, options.against) if path is not None]
+    first, *others = [report.PredictionsFile.read(path) for path in paths]
+    for other in others:
+        comparison.refuse_incomparable(first.predictions, other.predictions)
+    frame, image_size = _sizes(options, [file.predictions for file in (first, *others)])
+    split = datasets.load(
+        options.dataset, options.data_dir, image_size, seed=options.seed, **_given(options)
+    )
+    made = report.make_report(
+        first,
+        split,
+        part=options.part,
+        frame=frame,
+        against=others[0] if others else None,
+        replicates=options.replicates,
+        seed=options.seed,
+    )
+    # The numbers first: a closed pipe or a damaged image must not lose them.
+    if options.csv is not None:
+        write_csv(options.csv, report.rows(made))
+    if options.json is not None:
+        write_json(options.json, report.to_json(made))
+    print(listing.text(made))
+    if options.html is not None:
+        drawn = page.html(made, split.parts[options.part], first.predictions)
+        write_atomic(options.html, lambda file: file.write(drawn.encode()))
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The dataset's options; images are read for a few pictures only, so none is kept."""
+    keeps = {} if options.dataset == "phantom" else {"cache": False}
+    return keeps | {name: yaml.safe_load(value) for name, value in options.p}
+
+
+def _sizes(options: argparse.Namespace, models: "list[Predictions]") -> tuple[int | None, int]:
+    """The frame, None for that of the images, and the size of the images."""
+    own = models[0].frame
+    frame = options.frame
+    if frame is None:
+        frame = FRAME if options.dataset == "nih" else own or None
+    grid = max(2, *(model.maps.shape[-1] for model in models))
+    if frame is not None and frame < grid:
+        raise ValueError(
+            f"a frame of {frame} px is smaller than maps of {grid} x {grid} cells; give the side "
+            f"of the images that the maps cover, --frame {max(own, grid)}"
+        )
+    usual = min(max(own or 256, 64), 1024)  # within what every dataset has
+    return frame, usual if options.image_size is None else options.image_size

@@ -14,13 +14,14 @@ from matplotlib.patches import Rectangle
 
 from cxrlib.datasets.base import CXRDataset, Truth
 from cxrlib.findings import FINDINGS
-from cxrlib.metrics.localization import upsample
+from cxrlib.metrics.regions import upsample
 from cxrlib.pooling import lse_pool
 from cxrlib.predictions import Predictions
 
 COLOURS = sns.color_palette("colorblind")
 CONTROLS = {
     "location_prior": "location prior",
+    "centre_prior": "centre prior",
     "random": "random map",
     "grid_ceiling": "grid ceiling",
 }
@@ -124,10 +125,10 @@ def localization_by_finding(metrics: Mapping[str, Any], metric: str = "pointing"
     rows = ["macro", *scored]
     figure, axis = plt.subplots(figsize=(7.5, 0.33 * len(rows) + 1.1), layout="constrained")
     for offset, (label, summary), marker, colour in zip(
-        (0.0, 0.18, 0.18, 0.18),
+        (0.0, 0.18, 0.18, 0.18, 0.18),
         summaries.items(),
-        "oDx|",
-        (COLOURS[0], COLOURS[1], "0.55", "0.3"),
+        "oDsx|",
+        (COLOURS[0], COLOURS[1], COLOURS[2], "0.55", "0.3"),
         strict=True,
     ):
         for place, row in enumerate(rows):
@@ -152,7 +153,7 @@ def localization_by_finding(metrics: Mapping[str, Any], metric: str = "pointing"
     )
     axis.set(xlim=(-0.02, 1.02), xlabel=f"{metric.replace('_', ' ')} (95 % interval over patients)")
     axis.invert_yaxis()
-    axis.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.4, 1.0))
+    axis.legend(frameon=False, ncols=5, loc="lower center", bbox_to_anchor=(0.4, 1.0))
     axis.grid(axis="x", color="0.92")
     return figure
 
@@ -203,7 +204,7 @@ def saliency_panels(
     for place, pair in enumerate(pairs):
         band, column = divmod(place, columns)
         above, below = axes[2 * band, column], axes[2 * band + 1, column]
-        S = upsample(torch.from_numpy(maps[pair][None]).float(), dataset.image_size)[0]
+        S = upsample(maps[pair], dataset.image_size)
         for axis in (above, below):
             _radiograph(axis, dataset, truth, pair)
         below.imshow(S, cmap="magma", alpha=0.55, vmin=0, vmax=float(S.max()))

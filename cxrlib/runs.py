@@ -160,7 +160,7 @@ def describe_environment(parameters: Parameters, split: Split) -> dict[str, Any]
     """What a result depends on beyond its parameters, and where it was computed."""
     import torch
 
-    from cxrlib.predictions import device_type
+    from cxrlib.inference import device_type
 
     device = device_type(parameters.accelerator)
     versions = {name: metadata.version(name) for name in PACKAGES}

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from cxrlib.datasets.base import Split
 from cxrlib.files import write_atomic, write_json
+from cxrlib.inference import device_type, loader
 from cxrlib.models.base import CXRModule
-from cxrlib.predictions import device_type, loader
 from cxrlib.progress import NotebookLine
 
 

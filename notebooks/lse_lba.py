@@ -239,7 +239,7 @@ plt.show()
 import time
 
 from cxrlib import metrics
-from cxrlib.predictions import predict
+from cxrlib.inference import predict
 
 start = time.monotonic()
 predictions = predict(
@@ -249,15 +249,7 @@ predictions = predict(
     accelerator=params.accelerator,
     num_workers=params.num_workers,
 )
-results = metrics.evaluate(
-    predictions.scores,
-    split.test.labels,
-    split.test.patient_ids,
-    predictions.pairs(truth),
-    truth,
-    settings["image_size"],
-    seed=params.seed,
-)
+results = metrics.evaluate(predictions, split.test, seed=params.seed)
 seconds = {"train": history["seconds"].sum(), "evaluate": time.monotonic() - start}
 folder = run.finish(results, seconds, predictions)
 metrics.table(results, "pointing")

@@ -11,10 +11,10 @@ from cxrlib.datasets.base import (
     CXRDataset,
     Split,
     Truth,
-    rasterize,
     scaled,
     split_patients,
 )
+from cxrlib.datasets.coverage import rasterize
 
 SIDE = 12
 BOXES = pd.DataFrame(

@@ -18,7 +18,7 @@ from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Split, scaled
 from cxrlib.datasets.cache import Entry, Store, cached, stored
 from cxrlib.datasets.images import Files, Reader, find_images, verify
 from cxrlib.files import cache_dir
-from cxrlib.predictions import loader
+from cxrlib.inference import loader
 
 SIZE = 32
 

@@ -24,7 +24,12 @@ README = (ROOT / "README.md").read_text()
 RUN = "python -m pip install -e . && papermill notebooks/lse_lba.ipynb out.ipynb -p r0 5"
 TEST = 'python -m pip install -e ".[book,test]" && pytest'
 BUILD = "jupyter-book build . -n -W --keep-going"
-MODULES = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}
+MODULES = {
+    "opencv-python-headless": "cv2",
+    "scikit-learn": "sklearn",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+}
 USED_WITHOUT_IMPORT = {
     "papermill": "the command that runs a notebook",
     "jupytext": "the command that makes an .ipynb from its .py",

@@ -6,8 +6,8 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-import torch
 
 from cxrlib import cli, metrics, runs
 from cxrlib.datasets.base import Split, Truth
@@ -54,11 +54,7 @@ def finish(run: runs.Run, split: Split):
         maps=rng.random((len(wanted), 14, 16, 16), np.float32).astype(np.float16),
         frame=64,
     )
-    maps = torch.from_numpy(predictions.pairs(truth))
-    test = split.test
-    results = metrics.evaluate(
-        predictions.scores, test.labels, test.patient_ids, maps, truth, 64, replicates=50
-    )
+    results = metrics.evaluate(predictions, split.test, replicates=50)
     return run.finish(results, {"train": 1.0, "evaluate": 0.5}, predictions)
 
 
@@ -70,8 +66,10 @@ def test_a_folder_exists_only_when_the_run_is_complete(split, tmp_path):
     assert stored == {"params.json", "environment.json", "metrics.json", "predictions.npz"}
     document = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert document["schema"] == 1 and document["seconds"]["total"] == 1.5
-    assert set(document) == {"schema", "classification", "localization", "controls", "seconds"}
-    assert set(document["controls"]) == {"random", "location_prior", "grid_ceiling"}
+    scored = {"classification", "localization", "controls", "strata", "protocols"}
+    assert set(document) == scored | {"schema", "seconds"}
+    controls = {"random", "centre_prior", "location_prior", "grid_ceiling"}
+    assert set(document["controls"]) == controls
     number = document["classification"]["auroc"]["mean"]
     assert set(number) == {"value", "low", "high", "n"} and number["n"] == len(split.test)
 
@@ -179,6 +177,7 @@ def test_runs_collect_into_a_tidy_table(split, tmp_path):
         "classification",
         "localization",
         "random",
+        "centre_prior",
         "location_prior",
         "grid_ceiling",
     }
@@ -191,3 +190,14 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     notebook = os.path.join(os.path.dirname(__file__), "..", "notebooks", "lse_lba.ipynb")
     assert cli.main(["run", notebook, str(tmp_path / "run"), "-p", "r00", "5"]) == 1
     assert "has no parameter 'r00'; did you mean 'r0'?" in capsys.readouterr().err
+
+
+def test_collecting_some_metrics_and_findings(split, tmp_path, capsys):
+    finish(start(split, tmp_path / "run"), split)
+    command = ["collect", str(tmp_path), str(tmp_path / "some.csv")]
+    assert cli.main([*command, "--metrics", "auroc", "pxap", "--findings", "macro", "mean"]) == 0
+    some = pd.read_csv(tmp_path / "some.csv")
+    assert len(some) == 1 + 5  # one mean AUROC; pxap of the model and of four controls
+    assert set(some["metric"]) == {"auroc", "pxap"} and set(some["finding"]) == {"macro", "mean"}
+    assert cli.main([*command, "--metrics", "auroch"]) == 1
+    assert "no metric 'auroch' in these runs; did you mean 'auroc'?" in capsys.readouterr().err

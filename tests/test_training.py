@@ -12,9 +12,10 @@ import torch
 
 from cxrlib import training
 from cxrlib.datasets.base import Split, Truth
+from cxrlib.inference import device_type, predict
 from cxrlib.models import create_model
 from cxrlib.phantom import dataset as phantom
-from cxrlib.predictions import Predictions, device_type, predict
+from cxrlib.predictions import Predictions
 
 TINY = {"width": 8, "levels": 2, "growth": 4, "layers": 1}
 WHOLE_RUN = """
@@ -24,7 +25,7 @@ from cxrlib.datasets.base import Truth
 from cxrlib.models.lse_lba import PRESETS, LSELBAParameters
 from cxrlib.parameters import settings_of
 from cxrlib.phantom import dataset as phantom
-from cxrlib.predictions import predict
+from cxrlib.inference import predict
 
 params = LSELBAParameters(
     preset="smoke", dataset="phantom", data_dir=None, run_dir=sys.argv[1], seed=0, image_size=64,
@@ -38,11 +39,7 @@ torch.manual_seed(params.seed)
 model = models.create_model("lse_lba", r0=params.r0, **settings["network"])
 history = training.fit(model, split, run.workspace, epochs=6, batch_size=16, accelerator="cpu")
 predictions = predict(model, split.test, batch_size=16, accelerator="cpu")
-truth = Truth(split.test)
-results = metrics.evaluate(
-    predictions.scores, split.test.labels, split.test.patient_ids, predictions.pairs(truth),
-    truth, 64,
-)
+results = metrics.evaluate(predictions, split.test)
 run.finish(results, {"train": history["seconds"].sum(), "epochs": len(history)}, predictions)
 """
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cxrlib.datasets.coverage import coverage, rasterize
 from cxrlib.files import digest
 
 BOX_COLUMNS = ["image_id", "finding", "x0", "y0", "x1", "y1"]
@@ -156,6 +157,8 @@ class Truth:
         patient: (P,) strings.
         boxes: float32 (P, K, 4), xyxy as fractions of the image side; a pair with fewer than K
             boxes is filled up with NaN rows.
+        outlined: whether the dataset has masks, finer than its boxes.
+        dataset: where they are from.
     """
 
     def __init__(self, dataset: CXRDataset) -> None:
@@ -170,11 +173,19 @@ class Truth:
         self.patient = dataset.patient_ids[self.image]
         self.boxes = np.full((len(self.image), int(slot.max(initial=0)) + 1, 4), np.nan, np.float32)
         self.boxes[pair, slot] = table[["x0", "y0", "x1", "y1"]].to_numpy(np.float32)
-        self._dataset = dataset
+        self.outlined = dataset.read_masks is not None
+        self.dataset = dataset
 
     def __len__(self) -> int:
         """Number of (image, finding) pairs."""
         return len(self.image)
+
+    def area(self) -> np.ndarray:
+        """Share of the image that each pair's truth covers: float64 (P,), 0 to 1."""
+        if not len(self):
+            return np.zeros(0)
+        chunks = np.array_split(np.arange(len(self)), -(-len(self) // 256))
+        return np.concatenate([self.masks(c, 64).mean(dim=(1, 2)).double() for c in chunks])
 
     def masks(self, pairs: np.ndarray, size: int) -> Tensor:
         """Masks of some pairs: float32 (k, size, size), the fraction of each pixel that is covered.
@@ -182,45 +193,16 @@ class Truth:
         The dataset's own masks where it has them, averaged exactly to any size, else the union
         of the boxes.
         """
-        read = self._dataset.read_masks
+        read = self.dataset.read_masks
         if read is None:
             return rasterize(torch.from_numpy(self.boxes[pairs]), size)
-        ids = self._dataset.image_ids[self.image[pairs]]
+        ids = self.dataset.image_ids[self.image[pairs]]
         found = zip(ids, self.finding[pairs], strict=True)
         own = torch.from_numpy(np.stack([read(str(name))[finding] for name, finding in found]))
         edge = torch.arange(own.shape[-1] + 1) * (size / own.shape[-1])
-        overlap = _coverage(edge[:-1], edge[1:], size)  # (side, size)
+        overlap = coverage(edge[:-1], edge[1:], size)  # (side, size)
         # Overlaps of one pixel add up to 1 but for rounding, hence the clamp.
         return (overlap.T @ own.float() @ overlap).clamp(0, 1)
-
-
-def rasterize(boxes: Tensor, size: int) -> Tensor:
-    """Union of boxes as exact pixel coverage.
-
-    Args:
-        boxes: float (P, K, 4), xyxy as fractions of the image side; NaN rows are no box.
-        size: side of the result, pixels.
-
-    Returns:
-        float32 (P, size, size), 0 to 1: the covered fraction of each pixel (for overlapping
-        boxes, of the box that covers most of it).
-
-    >>> rasterize(torch.tensor([[[0.0, 0.0, 0.5, 0.25]]]), 2)
-    tensor([[[0.5000, 0.0000],
-             [0.0000, 0.0000]]])
-    """
-    pixels = boxes.nan_to_num(0.0).float() * size  # (P, K, 4)
-    across = _coverage(pixels[..., 0], pixels[..., 2], size)  # (P, K, size)
-    down = _coverage(pixels[..., 1], pixels[..., 3], size)
-    return (down[..., :, None] * across[..., None, :]).amax(dim=1)
-
-
-def _coverage(start: Tensor, end: Tensor, size: int) -> Tensor:
-    """How much of each of ``size`` unit pixels lies in [start, end): (...) each -> (..., size)."""
-    low = torch.arange(size, dtype=torch.float32)
-    return (torch.minimum(end[..., None], low + 1) - torch.maximum(start[..., None], low)).clamp(
-        0, 1
-    )
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,7 @@ def with_truth(
         dataset.image_size,
         dataset.read_pixels,
         masks,
+        dataset.views,
     )
 
 

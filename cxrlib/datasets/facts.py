@@ -19,7 +19,8 @@ from cxrlib.files import write_csv
 from cxrlib.findings import FINDINGS, NO_FINDING
 from cxrlib.metrics.bootstrap import ratio
 from cxrlib.metrics.controls import grid_ceiling_maps
-from cxrlib.metrics.localization import score_pairs, summarise
+from cxrlib.metrics.estimates import estimate
+from cxrlib.metrics.localization import measure, of_pairs
 from cxrlib.progress import track
 
 GRIDS = (7, 8, 16, 32, 64, 128)
@@ -29,6 +30,7 @@ SHARE, SEEDS = 0.7, range(10)
 """Share of a re-split that is for training, and the seeds of the re-splits."""
 
 _CEILING_FRAME = 512
+_CEILING_METRICS = ("pointing", "continuous_dice", "iou@0.5")
 
 
 def label_counts(tables: Tables) -> pd.DataFrame:
@@ -127,18 +129,18 @@ def grid_ceiling(tables: Tables, grids: Sequence[int] = GRIDS) -> pd.DataFrame:
         one row for each grid, metric and finding ("macro" is their mean): ``value``, ``low`` and
         ``high`` (95 % over patients) and ``n`` pairs of image and finding.
     """
-    truth = _boxed(tables)
+    truth = boxed_truth(tables)
     rows = []
     for grid in track(grids, "scoring perfect maps", len(grids)):
-        for metric, values in score_pairs(
-            grid_ceiling_maps(truth, grid), truth, _CEILING_FRAME
-        ).items():
-            origin = {"grid": grid, "metric": metric}
-            rows += [
-                origin | {"finding": name} | number
-                for name, number in _numbers(summarise(values, truth)).items()
-                if number["n"]
-            ]
+        maps = of_pairs(grid_ceiling_maps(truth, grid), truth, _CEILING_FRAME)
+        perfect = measure({"perfect": maps}, truth, _CEILING_FRAME, ["maps"])["perfect"]
+        scores = estimate(perfect, _CEILING_METRICS)
+        rows += [
+            {"grid": grid, "metric": metric, "finding": name} | number
+            for metric in _CEILING_METRICS
+            for name, number in _numbers(scores.summary(metric)).items()
+            if number["n"]
+        ]
     return pd.DataFrame(rows)
 
 
@@ -147,7 +149,12 @@ def _numbers(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: estimate.to_json() for name, estimate in estimates.items()}
 
 
-def _boxed(tables: Tables) -> Truth:
+def boxed_truth(tables: Tables) -> Truth:
+    """The official boxes as truth, without any image.
+
+    Args:
+        tables: the official ones.
+    """
     images = tables.images[tables.images["image_id"].isin(tables.boxes["image_id"])]
     pixels: dict[str, np.ndarray] = {}  # none is read
     ids, patients = images["image_id"].to_numpy(), images["patient_id"].to_numpy()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cxrlib.datasets.base import CXRDataset
+from cxrlib.datasets.base import CXRDataset, Truth
 from cxrlib.datasets.tables import stems
 from cxrlib.parameters import nearest
 
@@ -113,6 +113,29 @@ def box_half(dataset: CXRDataset, half: str) -> CXRDataset:
             "ChestX-ray14 boxes: give nih.load(...).test or a subset of it"
         )
     return dataset.subset(boxed[halves == half])
+
+
+def boxval(truth: Truth) -> np.ndarray:
+    """Which (image, finding) pairs are of patients on whom a threshold may be tuned.
+
+    Of ChestX-ray14 it is the frozen half; other boxed patients are halved in the same way.
+
+    Args:
+        truth: P pairs.
+
+    Returns:
+        bool (P,); a patient's pairs are all in or all out.
+    """
+    patients, which = np.unique(truth.patient, return_inverse=True)
+    frozen = box_halves()
+    if truth.dataset.name == "nih" and np.isin(patients, frozen.index).all():
+        return (frozen[patients] == HALVES[0]).to_numpy()[which]
+    if not len(truth):
+        return np.zeros(0, bool)
+    image = truth.image.astype(str)
+    boxes = pd.DataFrame({"image_id": image, "finding": truth.finding})
+    halves = halve(boxes, pd.Series(which.astype(str), image).groupby(level=0).first())
+    return (halves == HALVES[0])[which.astype(str)].to_numpy()
 
 
 def leaked(image_ids: Sequence[str], tables: "Tables") -> pd.DataFrame:

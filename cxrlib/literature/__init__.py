@@ -12,7 +12,7 @@ def fidelity(paper: str) -> pd.DataFrame:
     """The fidelity ledger of a paper: every element of its method, where ours comes from, and why.
 
     Args:
-        paper: name of the model, e.g. ``"lse_lba"``.
+        paper: name of the model, e.g. ``"lse_lba"``; ``"protocols"`` for ways of scoring.
 
     Returns:
         columns element, source (one of :data:`SOURCES`), what the source says, what we do, why.

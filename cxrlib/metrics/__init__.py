@@ -1,43 +1,48 @@
 """How good are scores and maps: every number with its n and its interval over patients.
 
->>> sorted(METRICS)
-['continuous_dice', 'iou@0.5', 'pointing']
+One scorer for every protocol of the field; each is named by its origin and says its threshold
+policy and its box convention.
+
+>>> PROTOCOLS["maxboxacc_v2"].boxes
+'+1, corners truncated'
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from cxrlib.datasets.base import Truth
+from cxrlib.datasets.base import CXRDataset
 from cxrlib.findings import FINDINGS
 from cxrlib.metrics.bootstrap import Estimate
 from cxrlib.metrics.classification import score_classification
-from cxrlib.metrics.controls import score_controls
-from cxrlib.metrics.localization import METRICS, score_pairs, summarise
+from cxrlib.metrics.delong import Comparison, delong
+from cxrlib.metrics.estimates import Scores, estimate
+from cxrlib.metrics.localization import measure
+from cxrlib.metrics.protocols import PROTOCOLS
+from cxrlib.metrics.scorer import Scored, score
+from cxrlib.predictions import Predictions
 
 __all__ = [
-    "METRICS",
+    "PROTOCOLS",
+    "Comparison",
     "Estimate",
+    "Scored",
+    "Scores",
+    "delong",
+    "estimate",
     "evaluate",
+    "measure",
+    "score",
     "score_classification",
-    "score_controls",
-    "score_pairs",
-    "summarise",
     "table",
 ]
 
 
 def evaluate(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    patient_ids: np.ndarray,
-    maps: Tensor | np.ndarray,
-    truth: Truth,
-    size: int,
+    predictions: Predictions,
+    dataset: CXRDataset,
+    size: int | None = None,
     *,
     replicates: int = 1000,
     seed: int = 0,
@@ -45,43 +50,19 @@ def evaluate(
     """Score predictions: the parts of ``metrics.json`` that do not depend on how they were made.
 
     Args:
-        scores: float (N, 14), higher means more likely.
-        labels: float (N, 14): 1 present, 0 absent, NaN unknown.
-        patient_ids: (N,) strings.
-        maps: float (P, h, w), 0 to 1, the map of each pair of ``truth``; may be float16.
-        truth: the P (image, finding) pairs that have a box, possibly none.
-        size: S, side in pixels of the frame in which maps and truth are compared.
-        replicates: of the bootstrap over patients.
-        seed: of the bootstrap and of the random control.
+        predictions, dataset, size, replicates, seed: of :func:`~cxrlib.metrics.scorer.score`.
 
     Returns:
-        ``{"classification": ..., "localization": {metric: ...}, "controls": {control: {metric:
-        ...}}}`` as JSON can hold it: each number is ``{"value", "low", "high", "n"}``, None where
-        it is not defined.
+        as JSON can hold it, each number ``{"value", "low", "high", "n"}``, None where not defined:
+        ``"classification"``: metric -> mean and per finding; ``"localization"``: protocol ->
+        macro, micro and per finding; ``"controls"``: the same of each control; ``"strata"``: kind
+        -> stratum -> protocol -> micro; ``"protocols"``: origin, threshold policy, box convention
+        and frame of each protocol.
 
     Raises:
-        ValueError: shapes disagree, a score is not finite, a map value is not in 0 to 1.
+        ValueError: as :func:`~cxrlib.metrics.scorer.score`.
     """
-    maps = torch.as_tensor(maps)
-    values = score_pairs(maps, truth, size)
-    controls = score_controls(truth, max(maps.shape[1:]), size, seed)
-
-    def summaries(of_metrics: dict[str, np.ndarray]) -> dict[str, dict]:
-        return {name: summarise(v, truth, replicates, seed) for name, v in of_metrics.items()}
-
-    return _to_json(
-        {
-            "classification": score_classification(scores, labels, patient_ids, replicates, seed),
-            "localization": summaries(values),
-            "controls": {name: summaries(of_metrics) for name, of_metrics in controls.items()},
-        }
-    )
-
-
-def _to_json(tree: Any) -> Any:
-    if isinstance(tree, Estimate):
-        return tree.to_json()
-    return {name: _to_json(branch) for name, branch in tree.items()}
+    return score(predictions, dataset, size, replicates=replicates, seed=seed).to_json()
 
 
 def table(metrics: Mapping[str, Any], metric: str = "pointing") -> pd.DataFrame:
@@ -100,6 +81,7 @@ def table(metrics: Mapping[str, Any], metric: str = "pointing") -> pd.DataFrame:
         "AP": labels["average_precision"],
         metric: metrics["localization"][metric],
         "location prior": controls["location_prior"][metric],
+        "centre prior": controls["centre_prior"][metric],
         "random map": controls["random"][metric],
         "grid ceiling": controls["grid_ceiling"][metric],
     }

@@ -1,188 +1,231 @@
-"""Where a map points, pair by pair: one number for each (image, finding) that has a box.
+"""Measure maps against the truth, pair by pair: every convention, for several sources at once.
 
-A map of any grid is upsampled bilinearly (``align_corners=False``) to the frame, S × S pixels, and
-compared with the truth there. Boxes are half-open in continuous pixel coordinates: the pixel in
-column j spans j to j + 1 and its centre is j + 1/2. Only pairs that are present are scored.
+A pair is an (image, finding) that has a box. A map of any grid is interpolated to the frame, S × S
+pixels, and compared with the truth there. Only pairs that are present are measured, but for false
+boxes, which Wang 2017 counts on every boxed image, whatever it has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cxrlib.datasets.base import Truth
+from cxrlib.datasets.splits import boxval
 from cxrlib.findings import FINDINGS
-from cxrlib.metrics.bootstrap import Estimate, mean_over_findings, patient_weights, ratio
+from cxrlib.metrics.conventions import (
+    CONVENTIONS,
+    WANG_THRESHOLDS,
+    Case,
+    Measurements,
+    of_wang,
+)
+from cxrlib.metrics.regions import count_regions, upsample
+from cxrlib.progress import track
 
-PairMetric = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(maps (k, S, S), masks (k, S, S), boxes (k, K, 4) as fractions, NaN = no box) -> float (k,)."""
+T = TypeVar("T")
 
-# Interpolating a plateau rounds it, by some 1e-7; a slope differs by more from pixel to pixel.
-_ROUNDING = 1e-6
-_CHUNK_PIXELS = 2**24
-
-
-def pointing(maps: Tensor, masks: Tensor, boxes: Tensor) -> Tensor:
-    """Pointing game without tolerance: is the centre of the highest pixel inside a box?
-
-    Where several pixels share the maximum (a constant map, a saturated plateau) the value is the
-    fraction of them that is inside, the expectation of a random choice; taking the first would
-    always point at the upper left. Zhang et al., "Top-down neural attention by excitation
-    backprop", IJCV 2018, with zero tolerance as in PYLON.
-
-    >>> maps = torch.zeros(1, 4, 4)
-    >>> boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5]]])
-    >>> pointing(maps, maps, boxes)  # all pixels are the maximum, a quarter is inside
-    tensor([0.2500])
-    """
-    highest = maps.amax(dim=(1, 2), keepdim=True)
-    peak = maps >= highest * (1 - _ROUNDING)
-    return (peak & _inside(boxes, maps.shape[-1])).sum(dim=(1, 2)) / peak.sum(dim=(1, 2))
+Frames = Callable[[int, int, bool], np.ndarray]
+"""A source of maps: (index of the image, of the finding, whether corners are aligned) -> float32
+(S, S), 0 to 1; all NaN where it has no map of this finding."""
 
 
-def continuous_dice(maps: Tensor, masks: Tensor, boxes: Tensor) -> Tensor:
-    """2 Σ S G / (Σ S + Σ G) of the unthresholded map S and the truth's coverage G.
+@dataclass(frozen=True)
+class Measured:
+    """Raw measurements of one source of maps.
 
-    Yao et al., "Weakly supervised medical diagnosis and localization from multiple resolutions",
-    2018.
-
-    >>> half = torch.full((1, 4, 4), 0.5)
-    >>> continuous_dice(half, torch.ones(1, 4, 4), torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]))
-    tensor([0.6667])
-    """
-    total = maps.sum(dim=(1, 2)) + masks.sum(dim=(1, 2))
-    return 2 * (maps * masks).sum(dim=(1, 2)) / total.clamp_min(torch.finfo(total.dtype).tiny)
-
-
-def iou_half(maps: Tensor, masks: Tensor, boxes: Tensor) -> Tensor:
-    """Intersection over union of {S >= max(S) / 2} and {G >= 1/2}; 0 for an all-zero map.
-
-    A truth so small that it covers no pixel by half counts every pixel it touches.
-
-    >>> left = torch.tensor([[[1.0, 0.2], [0.6, 0.2]]])
-    >>> iou_half(left, torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]), torch.zeros(1, 1, 4))
-    tensor([0.3333])
-    """
-    highest = maps.amax(dim=(1, 2), keepdim=True)
-    predicted = (maps >= highest / 2) & (highest > 0)
-    covered = masks >= 0.5
-    true = torch.where(covered.any(dim=2).any(dim=1)[:, None, None], covered, masks > 0)
-    union = (predicted | true).sum(dim=(1, 2))
-    return (predicted & true).sum(dim=(1, 2)) / union.clamp_min(1)
-
-
-METRICS: dict[str, PairMetric] = {
-    "pointing": pointing,
-    "continuous_dice": continuous_dice,
-    "iou@0.5": iou_half,
-}
-"""Every localization metric by the name it has in ``metrics.json``; higher is better."""
-
-
-def score_pairs(maps: Tensor, truth: Truth, size: int) -> dict[str, np.ndarray]:
-    """Every metric of every pair.
-
-    Args:
-        maps: float (P, h, w), 0 to 1, the map of each pair of ``truth``, on any grid.
+    Attributes:
         truth: the P pairs.
         size: S, side of the frame in pixels.
+        pairs: measurement -> float64 (P,) or (P, k), NaN where the source has no map.
+        false_boxes: float32 (P, 14, 12): boxes predicted for each finding on the image of each pair
+            that match no true box, at the seven thresholds of IoU, then the five of IoBB. NaN for
+            findings of which the truth has no box anywhere. None unless Wang's convention is asked.
+        boxval: bool (P,), pairs of the patients on whom a threshold may be tuned.
+    """
 
-    Returns:
-        metric -> float32 (P,).
+    truth: Truth
+    size: int
+    pairs: dict[str, np.ndarray]
+    false_boxes: np.ndarray | None
+    boxval: np.ndarray
+
+
+def frames_of(maps: Callable[[int, int], np.ndarray], size: int) -> Frames:
+    """A source from maps on a grid.
+
+    Args:
+        maps: (index of the image, of the finding) -> float (h, w), 0 to 1.
+        size: S.
+
+    >>> frames_of(lambda image, finding: np.ones((2, 2)), 4)(0, 0, False).shape
+    (4, 4)
+    """
+    return lambda image, finding, aligned: upsample(
+        maps(image, finding), size, align_corners=aligned
+    )
+
+
+def of_pairs(maps: np.ndarray, truth: Truth, size: int) -> Frames:
+    """A source from one map for each pair of the truth; zeros for what is not there.
+
+    Args:
+        maps: float (P, h, w), 0 to 1.
+        truth: the P pairs.
+        size: S.
 
     Raises:
-        ValueError: the number of maps is not the number of pairs, or a value is not in 0 to 1.
+        ValueError: the number of maps is not the number of pairs, a value is not in 0 to 1, or the
+            frame is smaller than the maps.
     """
-    _check(maps, truth)
-    return score_frames(lambda pairs: upsample(maps[pairs], size), truth, size)
+    check_maps(maps, size)
+    if len(maps) != len(truth):
+        raise ValueError(f"{len(maps)} maps for {len(truth)} (image, finding) pairs of the truth")
+    pair = {place: index for index, place in enumerate(_places(truth))}
+    nothing = np.zeros(maps.shape[1:], np.float32)
+
+    def read(image: int, finding: int) -> np.ndarray:
+        index = pair.get((image, finding))
+        return nothing if index is None else maps[index]
+
+    return frames_of(read, size)
 
 
-def score_frames(
-    frames: Callable[[np.ndarray], Tensor], truth: Truth, size: int
-) -> dict[str, np.ndarray]:
-    """Like :func:`score_pairs`, of maps that ``frames`` makes when they are needed.
+def check_maps(maps: np.ndarray, size: int) -> None:
+    """Refuse maps that cannot be scored.
 
     Args:
-        frames: int (k,) indices of pairs -> float32 (k, S, S), 0 to 1.
+        maps: float (n, h, w).
+        size: S, the frame.
+
+    Raises:
+        ValueError: another shape, a value is NaN or not in 0 to 1, a frame smaller than the maps.
+    """
+    if maps.ndim != 3:
+        raise ValueError(f"maps have shape {tuple(maps.shape)}, expected (n, h, w)")
+    if outside := int((~((maps >= 0) & (maps <= 1))).sum()):  # NaN is neither
+        raise ValueError(f"{outside} of {maps.size} map values are NaN or not in 0 to 1")
+    if max(maps.shape[1:]) > size:
+        raise ValueError(
+            f"a frame of {size} px is smaller than maps of {maps.shape[1]} × {maps.shape[2]}; "
+            "give the side of the images that the maps cover"
+        )
+
+
+def measure(
+    sources: Mapping[str, Frames],
+    truth: Truth,
+    size: int,
+    conventions: Iterable[str] = tuple(CONVENTIONS),
+) -> dict[str, Measured]:
+    """Every convention's measurements of every pair, for each source.
+
+    Args:
+        sources: name -> maps.
         truth: the P pairs.
         size: S, side of the frame in pixels.
+        conventions: keys of :data:`~cxrlib.metrics.conventions.CONVENTIONS`.
+
+    >>> from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset
+    >>> import pandas as pd
+    >>> boxes = pd.DataFrame([("a", 4, 0.0, 0.0, 0.5, 1.0)], columns=BOX_COLUMNS)
+    >>> truth = Truth(CXRDataset("toy", ["a"], ["1"], np.zeros((1, 14)), boxes, 8, np.load))
+    >>> left = of_pairs(np.array([[[0.9, 0.1]]]), truth, 8)
+    >>> measure({"left": left}, truth, 8)["left"].pairs["pointing"]
+    array([1.])
     """
-    values = {name: np.empty(len(truth), np.float32) for name in METRICS}
-    for pairs in chunks(len(truth), size):
-        masks = truth.masks(pairs, size)  # (k, S, S)
-        boxes = torch.from_numpy(truth.boxes[pairs])  # (k, K, 4)
-        maps = frames(pairs)  # (k, S, S)
-        for name, metric in METRICS.items():
-            values[name][pairs] = metric(maps, masks, boxes).numpy()
-    return values
+    chosen = [CONVENTIONS[name] for name in conventions]
 
+    def of_pair(pair: int) -> list[Measurements]:
+        image, finding = int(truth.image[pair]), int(truth.finding[pair])
+        coverage = truth.masks(np.array([pair]), size)[0].numpy()
+        boxes = truth.boxes[pair].astype(float) * size
+        boxes = boxes[~np.isnan(boxes[:, 0])]
 
-def summarise(
-    values: np.ndarray, truth: Truth, replicates: int = 1000, seed: int = 0
-) -> dict[str, Estimate | dict[str, Estimate]]:
-    """Mean per finding, over findings and over pairs, with patient-clustered 95 % intervals.
+        def of_source(frames: Frames) -> Measurements:
+            frame = frames(image, finding, False)
+            aligned = partial(frames, image, finding, True)
+            if np.isnan(frame[0, 0]):
+                return _missing(chosen)
+            return _apply(chosen, Case(frame, aligned, coverage, boxes, truth.outlined))
 
-    Args:
-        values: float (P,), one metric of every pair of ``truth``; NaN is left out.
-        truth: the P pairs.
-        replicates: of the bootstrap.
-        seed: of the bootstrap; the same for every metric, so that their draws are the same.
+        return [of_source(frames) for frames in sources.values()]
 
-    Returns:
-        ``{"macro": Estimate, "micro": Estimate, "per_finding": {name: Estimate}}``: macro is the
-        mean over the findings present, micro over the pairs. ``n`` is the number of pairs; a
-        finding without any is NaN with n = 0.
-    """
-    resamples = patient_weights(truth.patient, replicates, seed)
-    defined = np.flatnonzero(~np.isnan(values))
-    finding, rows = truth.finding[defined], len(FINDINGS)
-    pairs = resamples.gather(finding, rows, defined)  # (14, patients)
-    total = resamples.gather(finding, rows, defined, values[defined])
-    sums, n = resamples.apply(lambda counts: np.stack([total @ counts, pairs @ counts]))
-    means = ratio(sums, n)  # (14, 1 + R)
+    # Threads: OpenCV and NumPy let each other run, and a map stays in the cache from step to step.
+    rows = _in_threads(of_pair, range(len(truth)), "scoring maps")
+    pairs = [
+        _stack([row[source] for row in rows] or [_missing(chosen)], len(truth))
+        for source in range(len(sources))
+    ]
+    false = (
+        _false_boxes(list(sources.values()), truth, pairs)
+        if of_wang in chosen
+        else [None] * len(sources)
+    )
+    half = boxval(truth)
     return {
-        "macro": Estimate.of(mean_over_findings(means), len(defined)),
-        "micro": Estimate.of(ratio(sums.sum(axis=0), n.sum(axis=0)), len(defined)),
-        "per_finding": {
-            name: Estimate.of(mean, int(count))
-            for name, mean, count in zip(FINDINGS, means, n[:, 0], strict=True)
-        },
+        name: Measured(truth, size, *found, half)
+        for name, found in zip(sources, zip(pairs, false, strict=True), strict=True)
     }
 
 
-def chunks(pairs: int, size: int) -> list[np.ndarray]:
-    """Indices of the pairs, at most 64 and at most 2^24 pixels at a time.
-
-    >>> [chunk.tolist() for chunk in chunks(3, 4096)]
-    [[0], [1], [2]]
-    """
-    step = max(1, min(64, _CHUNK_PIXELS // size**2))
-    return [np.arange(start, min(start + step, pairs)) for start in range(0, pairs, step)]
+def _apply(conventions: Sequence[Callable[[Case], Measurements]], case: Case) -> Measurements:
+    return {name: v for convention in conventions for name, v in convention(case).items()}
 
 
-def upsample(maps: Tensor, size: int) -> Tensor:
-    """Maps (k, h, w) on a frame: float32 (k, size, size), bilinear, ``align_corners=False``."""
-    shape = (size, size)
-    return torch.nn.functional.interpolate(maps[:, None].float(), shape, mode="bilinear")[:, 0]
+def _missing(conventions: Sequence[Callable[[Case], Measurements]]) -> Measurements:
+    """NaN in the shape of every measurement."""
+    nothing = np.zeros((2, 2), np.float32)
+    case = Case(nothing, lambda: nothing, nothing, np.zeros((1, 4)))
+    return {name: np.asarray(v) * np.nan for name, v in _apply(conventions, case).items()}
 
 
-def _inside(boxes: Tensor, size: int) -> Tensor:
-    """Which pixels have their centre in any of the boxes (k, K, 4): bool (k, size, size)."""
-    centre = torch.arange(size, device=boxes.device) + 0.5
-    edges = boxes[..., None] * size  # (k, K, 4, 1); NaN edges contain nothing
-    across = (edges[:, :, 0] <= centre) & (centre < edges[:, :, 2])  # (k, K, size)
-    down = (edges[:, :, 1] <= centre) & (centre < edges[:, :, 3])
-    # A sum over boxes, not an "any": no (k, K, size, size) in memory.
-    return torch.einsum("bkh,bkw->bhw", down.float(), across.float()) > 0
+def _stack(rows: Sequence[Measurements], n: int) -> dict[str, np.ndarray]:
+    """Measurements of n pairs by name; one row gives the shapes where n is 0."""
+    return {name: np.array([row[name] for row in rows], float)[:n] for name in rows[0]}
 
 
-def _check(maps: Tensor, truth: Truth) -> None:
-    if maps.ndim != 3 or len(maps) != len(truth):
-        raise ValueError(
-            f"maps have shape {tuple(maps.shape)}, expected ({len(truth)}, h, w): one map for each "
-            "(image, finding) pair of the truth"
-        )
-    outside = int((~((maps >= 0) & (maps <= 1))).sum())  # NaN is neither
-    if outside:
-        raise ValueError(f"{outside} of {maps.numel()} map values are NaN or not in 0 to 1")
+def _false_boxes(
+    sources: Sequence[Frames], truth: Truth, pairs: Sequence[dict[str, np.ndarray]]
+) -> list[np.ndarray]:
+    """``Measured.false_boxes`` of every source."""
+    images, record = np.unique(truth.image, return_inverse=True)
+    boxed = np.unique(truth.finding)
+    present = np.zeros((len(images), len(FINDINGS)), bool)
+    present[record, truth.finding] = True
+    absent = [(image, finding) for image, finding in np.argwhere(~present) if finding in boxed]
+
+    def count(place: tuple[int, int]) -> list[float]:
+        image, finding = int(images[place[0]]), int(place[1])
+        return [_count_boxes(frames(image, finding, False)) for frames in sources]
+
+    counts = np.array(_in_threads(count, absent, "counting false boxes"))
+    tables = []
+    for source, of_pairs in enumerate(pairs):
+        own = np.hstack([of_pairs["wang_false_iou"], of_pairs["wang_false_iobb"]])
+        table = np.full((len(images), len(FINDINGS), own.shape[1]), np.nan, np.float32)
+        table[record, truth.finding] = own
+        if absent:
+            table[tuple(np.transpose(absent))] = counts[:, source, None]
+        tables.append(table[record])
+    return tables
+
+
+def _count_boxes(frame: np.ndarray) -> float:
+    """How many boxes Wang 2017 predicts from a map; NaN where there is none."""
+    if np.isnan(frame[0, 0]):
+        return np.nan
+    return sum(count_regions(frame, threshold / 255) for threshold in WANG_THRESHOLDS)
+
+
+def _in_threads(work: Callable[[Any], T], items: Sequence[Any], description: str) -> list[T]:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(track(pool.map(work, items), description, len(items)))
+
+
+def _places(truth: Truth) -> list[tuple[int, int]]:
+    return list(zip(truth.image.tolist(), truth.finding.tolist(), strict=True))

@@ -22,6 +22,7 @@ from cxrlib.datasets.base import CXRDataset, Truth
 from cxrlib.files import digest
 from cxrlib.findings import FINDINGS
 from cxrlib.phantom.targets import LEVELS, official_boxes
+from cxrlib.predictions import Predictions
 from cxrlib.progress import track
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -209,14 +210,15 @@ def pixel_baseline(train: CXRDataset, test: CXRDataset, side: int = 32) -> np.nd
         side: pixels per side that the images are averaged down to.
 
     Returns:
-        float64 (N, 14), one row per test image; 0 for a finding that training has never or always.
+        float64 (N, 14), 0 to 1, one row per test image; 0 for a finding that training has never or
+        always.
     """
     known, asked = _small(train, side), _small(test, side)
     scores = np.zeros((len(test), len(FINDINGS)))
     for finding, labels in enumerate(train.labels.T):
         if len(set(labels)) == 2:
             model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=500))
-            scores[:, finding] = model.fit(known, labels).decision_function(asked)
+            scores[:, finding] = model.fit(known, labels).predict_proba(asked)[:, 1]
     return scores
 
 
@@ -239,12 +241,24 @@ def shrunk(pixels: np.ndarray, side: int) -> Tensor:
     )
 
 
-def brightest_blob(dataset: CXRDataset, truth: Truth, grid: int = 64) -> Tensor:
-    """The image itself, blurred, as a heat map of every finding: points where it is brightest.
+def trivial_predictions(train: CXRDataset, test: CXRDataset, grid: int = 64) -> Predictions:
+    """What two methods that do not look say of a test part.
+
+    Args:
+        train, test: patient-disjoint parts of a split.
+        grid: side of the maps.
 
     Returns:
-        float32 (P, grid, grid), 0 to 1, one map for each pair of the truth.
+        the scores of :func:`pixel_baseline`, and for each image with a box the image itself,
+        blurred, as the heat map of every finding: it points where the image is brightest.
     """
-    small = shrunk(read_all(dataset), grid).numpy()
-    blurred = ndimage.gaussian_filter(small, (0, 0.03 * grid, 0.03 * grid))
-    return torch.from_numpy(blurred)[torch.from_numpy(truth.image)]
+    boxed = test.subset(np.unique(Truth(test).image))
+    small = shrunk(read_all(boxed), grid).numpy()
+    blurred = ndimage.gaussian_filter(small, (0, 0.03 * grid, 0.03 * grid)).astype(np.float16)
+    return Predictions.from_arrays(
+        test.image_ids,
+        pixel_baseline(train, test),
+        map_ids=boxed.image_ids,
+        maps=blurred[:, None].repeat(len(FINDINGS), axis=1),  # (M, 14, grid, grid)
+        frame=test.image_size,
+    )

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from cxrlib import datasets, metrics, runs, training
-from cxrlib.datasets.base import Batch, Split, Truth
+from cxrlib.datasets.base import Batch, Split
 from cxrlib.files import digest
 from cxrlib.findings import FINDINGS
+from cxrlib.inference import predict
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.models.base import CXRModule, Output
 from cxrlib.models.lse_lba import down, standardize
 from cxrlib.parameters import Parameters
 from cxrlib.pooling import LSELBAPool
-from cxrlib.predictions import predict
 from cxrlib.transforms import random_exposure
 
 SETTINGS: dict[str, Any] = {
@@ -180,17 +180,9 @@ def run(parameters: TransferParameters) -> Path:
         seed=parameters.seed,
         accelerator=parameters.accelerator,
     )
-    begin, truth = time.monotonic(), Truth(split.test)
+    begin = time.monotonic()
     predictions = predict(model, split.test, batch_size=64, accelerator=parameters.accelerator)
-    results = metrics.evaluate(
-        predictions.scores,
-        split.test.labels,
-        split.test.patient_ids,
-        predictions.pairs(truth),
-        truth,
-        settings["image_size"],
-        seed=parameters.seed,
-    )
+    results = metrics.evaluate(predictions, split.test, seed=parameters.seed)
     seconds = {"train": history["seconds"].sum(), "evaluate": time.monotonic() - begin}
     return opened.finish(results, seconds, predictions)
 

@@ -1,0 +1,135 @@
+"""How fast maps are scored by every protocol: ``python benchmarks/protocols_speed.py``.
+
+As many pairs, images and patients as ChestX-ray14 has official boxes for, 984, 880 and 726, with a
+map of 64 x 64 of each of eight findings, in the frame of the boxes, 1024 px. Maps and boxes are
+drawn: smooth hills on smooth noise. Counted are the measurements of all conventions with the false
+boxes of all 7,040 maps, and every protocol's number with 1,000 replicates; and the most memory of
+the process, libraries included.
+
+One part is compared with the plain way, in one thread on 40 maps, scaled to all: the boxes of a
+hundred thresholds, with OpenCV's calls in a loop over the whole frame. Other boxes stop the
+benchmark.
+
+Writes ``protocols_speed.csv`` beside itself. Ratios of one run mean something; the numbers
+themselves are of one machine on one day.
+"""
+
+import platform
+import resource
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from loading import machine
+
+from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Truth
+from cxrlib.files import write_csv
+from cxrlib.metrics.conventions import SWEEP
+from cxrlib.metrics.estimates import estimate
+from cxrlib.metrics.localization import frames_of, measure
+from cxrlib.metrics.regions import rescale, sweep, to_bytes, upsample
+
+PAIRS, IMAGES, PATIENTS, FINDINGS, GRID, FRAME = 984, 880, 726, 8, 64, 1024
+REPLICATES, COMPARED = 1000, 40
+PACKAGES = ("opencv-python-headless", "numpy", "torch")
+
+
+def draw_truth(rng: np.random.Generator) -> Truth:
+    """Boxes of an eighth of the side to a half, no finding twice in an image."""
+    pair = np.arange(PAIRS)
+    image = pair % IMAGES
+    side = rng.uniform(0.125, 0.5, (PAIRS, 2))
+    corner = rng.uniform(0, 1 - side)
+    ids = np.char.mod("%05d", np.arange(IMAGES))
+    boxes = pd.DataFrame(np.hstack([corner, corner + side]), columns=BOX_COLUMNS[2:])
+    boxes = boxes.assign(image_id=ids[image], finding=(image + pair // IMAGES) % FINDINGS)
+    patients = np.char.mod("%05d", np.arange(IMAGES) % PATIENTS)
+    labels = np.zeros((IMAGES, 14))
+    return Truth(CXRDataset("drawn", ids, patients, labels, boxes, FRAME, np.zeros))
+
+
+def draw_maps(rng: np.random.Generator) -> np.ndarray:
+    """One hill for each image and finding, on noise: float16 (880, 8, 64, 64), 0 to 1."""
+    return np.stack([draw_hills(rng) for _ in range(IMAGES)])
+
+
+def draw_hills(rng: np.random.Generator) -> np.ndarray:
+    """The maps of one image: float16 (8, 64, 64)."""
+    cell = (np.arange(GRID) + 0.5) / GRID
+    x, y = rng.uniform(0.2, 0.8, (2, FINDINGS, 1))
+    width = rng.uniform(0.05, 0.25, (FINDINGS, 1))
+    across, down = (np.exp(-(((cell - centre) / width) ** 2) / 2) for centre in (x, y))
+    noise = [cv2.GaussianBlur(one, (0, 0), 2.5) for one in rng.normal(size=(FINDINGS, GRID, GRID))]
+    logits = 5 * down[:, :, None] * across[:, None] - 3 + 4 * np.stack(noise)
+    return (1 / (1 + np.exp(-logits))).astype(np.float16)
+
+
+def plain_sweep(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The boxes of all contours at each threshold, and that of the largest contour."""
+    boxes, largest = [], []
+    for share in SWEEP:
+        _, above = cv2.threshold(levels, int(share * levels.max()), 255, cv2.THRESH_BINARY)
+        contours, _ = cv2.findContours(above, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+        around = [cv2.boundingRect(contour) for contour in contours]
+        largest.append(around[int(np.argmax([cv2.contourArea(c) for c in contours]))])
+        boxes += around
+    corners = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1]])
+    return np.array(boxes) @ corners, np.array(largest) @ corners
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def compare_sweeps(maps: np.ndarray) -> list[tuple[str, float, str]]:
+    """Seconds of both ways for all pairs, and their ratio."""
+    levels = [to_bytes(rescale(upsample(map_, FRAME))) for map_ in maps[:COMPARED]]
+    for of_map in levels:
+        boxes, _, largest = sweep(of_map, SWEEP)
+        plain, plain_largest = plain_sweep(of_map)
+        if not (np.array_equal(boxes, plain) and np.array_equal(boxes[largest], plain_largest)):
+            raise ValueError("the boxes of the two ways differ; nothing was measured")
+    plain_s = seconds(lambda: [plain_sweep(of_map) for of_map in levels]) * PAIRS / COMPARED
+    ours_s = seconds(lambda: [sweep(of_map, SWEEP) for of_map in levels]) * PAIRS / COMPARED
+    return [
+        ("boxes of 100 thresholds, plain loop", plain_s, "s"),
+        ("boxes of 100 thresholds, ours", ours_s, "s"),
+        ("plain / ours, boxes of 100 thresholds", plain_s / ours_s, "ratio"),
+    ]
+
+
+def main() -> None:
+    """Measure all parts."""
+    rng = np.random.default_rng(0)
+    truth, maps = draw_truth(rng), draw_maps(rng)
+    source = frames_of(lambda image, finding: maps[image, finding], FRAME)
+    start = time.perf_counter()
+    measured = measure({"drawn": source}, truth, FRAME)["drawn"]
+    measuring = time.perf_counter() - start
+    estimating = seconds(lambda: estimate(measured, replicates=REPLICATES))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rows = [
+        ("measuring by every convention", measuring, "s"),
+        ("every protocol with 1,000 replicates", estimating, "s"),
+        ("both", measuring + estimating, "s"),
+        ("memory of the process", most, "MiB"),
+        *compare_sweeps(maps[:, 0]),
+    ]
+    versions = [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)]
+    table = pd.DataFrame(rows, columns=["quantity", "value", "unit"]).assign(
+        n=PAIRS, threads=torch.get_num_threads(), machine=machine(), versions="; ".join(versions)
+    )
+    print(table.iloc[:, :3].to_string(index=False, float_format="%.4g"))
+    write_csv(Path(__file__).with_suffix(".csv"), table)
+
+
+if __name__ == "__main__":
+    main()
