@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -38,8 +37,8 @@ def case(map_, boxes, coverage=None):
     map_, boxes = np.asarray(map_, np.float32), np.asarray(boxes, float)
     if coverage is not None:
         return Case(map_, lambda: map_, np.asarray(coverage, np.float32), boxes, outlined=True)
-    fractions = torch.from_numpy(boxes / len(map_))
-    return Case(map_, lambda: map_, rasterize(fractions[None], len(map_))[0].numpy(), boxes)
+    fractions = boxes / len(map_)
+    return Case(map_, lambda: map_, rasterize(fractions[None], len(map_))[0], boxes)
 
 
 def naive_pointing(map_, boxes):

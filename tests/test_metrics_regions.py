@@ -199,15 +199,15 @@ def test_regions_are_8_connected_and_above_the_threshold(levels, share):
     above = map_ > map_.min() + np.float32(share) * np.ptp(map_)
     found = ndimage.find_objects(ndimage.label(above, EIGHT_CONNECTED)[0])
     expected = [(x.start, y.start, x.stop, y.stop) for y, x in found]
-    assert sorted(map(tuple, region_boxes(map_, share).tolist())) == sorted(expected)
-    assert count_regions(map_, share) == len(expected)
+    assert sorted(map(tuple, region_boxes(map_, [share]).tolist())) == sorted(expected)
+    assert count_regions(map_, [share]) == len(expected)
 
 
 def test_no_region():
     for level in (0.0, 0.6):
         constant = np.full((4, 4), level, np.float32)
         constant[0, 0] += 1e-8 * level  # as interpolation rounds it
-        assert region_boxes(constant, 0.0).shape == (0, 4) and count_regions(constant, 0.0) == 0
+        assert region_boxes(constant, [0.0]).shape == (0, 4) and count_regions(constant, [0.0]) == 0
 
 
 def swept(levels, share):

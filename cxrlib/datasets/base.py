@@ -195,14 +195,14 @@ class Truth:
         """
         read = self.dataset.read_masks
         if read is None:
-            return rasterize(torch.from_numpy(self.boxes[pairs]), size)
+            return torch.from_numpy(rasterize(self.boxes[pairs], size))
         ids = self.dataset.image_ids[self.image[pairs]]
         found = zip(ids, self.finding[pairs], strict=True)
-        own = torch.from_numpy(np.stack([read(str(name))[finding] for name, finding in found]))
-        edge = torch.arange(own.shape[-1] + 1) * (size / own.shape[-1])
+        own = np.stack([read(str(name))[finding] for name, finding in found]).astype(np.float32)
+        edge = np.arange(own.shape[-1] + 1, dtype=np.float32) * (size / own.shape[-1])
         overlap = coverage(edge[:-1], edge[1:], size)  # (side, size)
-        # Overlaps of one pixel add up to 1 but for rounding, hence the clamp.
-        return (overlap.T @ own.float() @ overlap).clamp(0, 1)
+        # Overlaps of one pixel add up to 1 but for rounding, hence the clip.
+        return torch.from_numpy((overlap.T @ own @ overlap).clip(0, 1))
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ HAM_THRESHOLD = 0.4 + math.log(999) / 100
 """sigmoid(100 (x - 0.4)) >= 0.999 of the min-max map x, some 0.469."""
 WANG_THRESHOLDS = (60, 180)
 """Of 255; the boxes of both are pooled (our reading of "individually")."""
+WANG_SHARES = [threshold / 255 for threshold in WANG_THRESHOLDS]
 TIOU = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 TIOBB = (0.1, 0.25, 0.5, 0.75, 0.9)
 
@@ -203,7 +204,7 @@ def _histogram(rescaled: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 def of_wang(case: Case) -> Measurements:
     """Wang 2017: best IoU and IoBB of boxes around regions, and the boxes below each threshold."""
-    boxes = np.concatenate([region_boxes(case.map, at / 255) for at in WANG_THRESHOLDS])
+    boxes = region_boxes(case.map, WANG_SHARES)
     iou, iobb = (
         measure.max(axis=1) for measure in box_overlap(boxes, case.boxes)
     )  # (n,) of the best true box

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 import torch
 
@@ -19,7 +20,7 @@ from cxrlib.datasets.splits import boxval
 from cxrlib.findings import FINDINGS
 from cxrlib.metrics.conventions import (
     CONVENTIONS,
-    WANG_THRESHOLDS,
+    WANG_SHARES,
     Case,
     Measurements,
     of_wang,
@@ -217,14 +218,18 @@ def _false_boxes(
 
 def _count_boxes(frame: np.ndarray) -> float:
     """How many boxes Wang 2017 predicts from a map; NaN where there is none."""
-    if np.isnan(frame[0, 0]):
-        return np.nan
-    return sum(count_regions(frame, threshold / 255) for threshold in WANG_THRESHOLDS)
+    return np.nan if np.isnan(frame[0, 0]) else count_regions(frame, WANG_SHARES)
 
 
 def _in_threads(work: Callable[[Any], T], items: Sequence[Any], description: str) -> list[T]:
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(track(pool.map(work, items), description, len(items)))
+    """OpenCV's own threads would only be in the way of those that each do one item."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return list(track(pool.map(work, items), description, len(items)))
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _places(truth: Truth) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ which makes every side one pixel longer.
 Contours and resizing are OpenCV's, as in the released evaluation code of the field.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Literal
 
@@ -168,40 +168,40 @@ def overlap(predicted: np.ndarray, true: np.ndarray) -> tuple[float, float]:
     return common / max(union, 1), common / max(area, 1)
 
 
-def region_boxes(map_: np.ndarray, share: float) -> np.ndarray:
+def region_boxes(map_: np.ndarray, shares: Sequence[float]) -> np.ndarray:
     """A box around each isolated region (8-connected) of what is above a share of the range.
 
     Args:
         map_: float32 (S, S).
-        share: 0 to below 1, of the way from the minimum to the maximum.
+        shares: thresholds, 0 to below 1, of the way from the minimum to the maximum.
 
     Returns:
-        int (n, 4), half-open xyxy; n is 0 for a constant map.
+        int (n, 4), half-open xyxy, of all thresholds together; n is 0 for a constant map.
 
     >>> dots = np.array([[9, 0, 0, 0], [0, 0, 9, 9], [0, 0, 9, 9]], np.float32)
-    >>> sorted(region_boxes(dots, 0.5).tolist())
+    >>> sorted(region_boxes(dots, [0.5]).tolist())
     [[0, 0, 1, 1], [2, 1, 4, 3]]
     """
-    contours, is_hole = _contours(map_, share)
-    outer = [contour for contour, hole in zip(contours, is_hole, strict=True) if not hole]
-    return _enclosed(outer)[0]
+    return _enclosed([contour for contours in _regions(map_, shares) for contour in contours])[0]
 
 
-def count_regions(map_: np.ndarray, share: float) -> int:
+def count_regions(map_: np.ndarray, shares: Sequence[float]) -> int:
     """How many boxes :func:`region_boxes` returns.
 
-    >>> count_regions(np.array([[9, 0, 9]], np.float32), 0.5)
+    >>> count_regions(np.array([[9, 0, 9]], np.float32), [0.5])
     2
     """
-    return int((~_contours(map_, share)[1]).sum())
+    return sum(map(len, _regions(map_, shares)))
 
 
-def _contours(map_: np.ndarray, share: float) -> tuple[Sequence[np.ndarray], np.ndarray]:
-    """Contours of what is above a share of the range, and which are of holes: bool (n,)."""
+def _regions(map_: np.ndarray, shares: Sequence[float]) -> Iterator[list[np.ndarray]]:
+    """The outer contours of what is above each share of the range, none of a constant map."""
     low, spread = _range(map_)
-    above = ((map_ > low + share * spread) & (spread > 0)).view(np.uint8)
-    contours, hierarchy = cv2.findContours(above, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    return contours, hierarchy[0, :, 3] >= 0 if contours else np.zeros(0, bool)
+    for share in shares if spread else ():
+        above = (map_ > low + share * spread).view(np.uint8)
+        contours, hierarchy = cv2.findContours(above, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        outer = hierarchy[0, :, 3] < 0
+        yield [contour for contour, is_outer in zip(contours, outer, strict=True) if is_outer]
 
 
 def sweep(levels: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
