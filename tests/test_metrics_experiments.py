@@ -2,9 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib.metrics import PROTOCOLS, experiments
+from cxrlib.datasets.facts import boxed_truth
+from cxrlib.datasets.nih import FRAME, read_tables
+from cxrlib.metrics import PROTOCOLS, estimate, experiments
+from cxrlib.metrics.controls import location_prior
 from cxrlib.metrics.localization import measure, of_pairs
 from cxrlib.phantom import dataset as phantom
+from cxrlib.runs import committed
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +87,20 @@ def test_controls_of_real_boxes_need_tables_alone(tmp_path):
     assert set(table["protocol"]) == set(PROTOCOLS) and (table["boxes"] == 10).all()
     ceiling = table.query("source == 'grid_ceiling' and protocol == 'pointing'")
     assert (ceiling["value"] == 1).all() and (ceiling["n"] == 10).all()
+
+
+def test_committed_controls_are_those_of_the_official_boxes(shared):
+    """The location prior of all 984 boxes is computed again; the table is complete."""
+    table = committed("protocol_controls.csv")
+    for _, of_set in table.groupby(["boxes", "source"]):
+        assert sorted(of_set["protocol"].unique()) == sorted(PROTOCOLS)
+    truth = boxed_truth(read_tables(shared / "nih-metadata"))
+    prior = {"location_prior": location_prior(truth, FRAME)}
+    measured = measure(prior, truth, FRAME, ["maps"])["location_prior"]
+    names = ("pointing", "continuous_dice", "iou@0.5")
+    again = experiments.tidy({"location_prior": estimate(measured, names)})
+    rows = table[(table["boxes"] == 984) & (table["source"] == "location_prior")]
+    rows = rows[rows["protocol"].isin(names)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows[again.columns], again, rtol=1e-4)
+    counts = table[table["finding"].eq("micro") & table["protocol"].eq("pointing")]
+    assert set(zip(counts["boxes"], counts["n"], strict=True)) == {(601, 601), (984, 984)}

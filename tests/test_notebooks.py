@@ -132,3 +132,11 @@ def test_the_data_are_looked_at_with_real_radiographs(tmp_path, shared):
     done = papermill(tmp_path, ("preset", "smoke"), place, notebook="data")
     assert done.returncode == 0, done.stderr
     assert "official lists" in (tmp_path / "out.ipynb").read_text()
+
+
+def test_every_protocol_is_compared(tmp_path):
+    done = papermill(tmp_path, ("preset", "smoke"), notebook="metrics")
+    assert done.returncode == 0, done.stderr
+    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
+    figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
+    assert len(figures) == 6
