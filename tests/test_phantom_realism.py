@@ -40,8 +40,9 @@ def test_greys_and_spectrum_are_those_of_real_radiographs(split, shared):
 
 
 def test_trivial_methods_get_nowhere(split):
-    trivial = realism.trivial_predictions(split.train, split.test)
-    blind = metrics.evaluate(trivial, split.test, replicates=20)
+    test = split.test.subset(np.arange(480))
+    trivial = realism.trivial_predictions(split.train, test)
+    blind = metrics.evaluate(trivial, test, replicates=20)
     assert blind["classification"]["auroc"]["mean"]["value"] < 0.75
     assert blind["localization"]["pointing"]["macro"]["value"] < 0.25
     assert blind["controls"]["location_prior"]["pointing"]["macro"]["value"] < 0.45

@@ -241,7 +241,7 @@ def shrunk(pixels: np.ndarray, side: int) -> Tensor:
     )
 
 
-def trivial_predictions(train: CXRDataset, test: CXRDataset, grid: int = 64) -> Predictions:
+def trivial_predictions(train: CXRDataset, test: CXRDataset, grid: int = 32) -> Predictions:
     """What two methods that do not look say of a test part.
 
     Args:
