@@ -8,9 +8,12 @@ LSE pooling came to weak supervision with Pinheiro & Collobert 2015 (arXiv:1411.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from cxrlib.parameters import nearest
 
 
 def mean_pool(S: Tensor) -> Tensor:
@@ -117,6 +120,33 @@ def lse_log_odds(logits: Tensor, r: float | Tensor) -> Tensor:
     return p.log() - ((-peak).sigmoid() + below_peak).clamp(min=tiny).log()
 
 
+def noisy_or_log_odds(logits: Tensor, least: float = 0.98) -> Tensor:
+    r"""Log-odds of noisy-or pooling: positive as soon as one instance is (Li et al. 2018).
+
+    .. math:: p = 1 - \prod_{ij} \big[l + (1 - l)(1 - S_{ij})\big], \qquad S = \sigma(\text{logits})
+
+    The product of hundreds of factors would be 0 at once, so they are squeezed into [l, 1].
+
+    Args:
+        logits: (..., h, w) scores before the sigmoid.
+        least: l, above 0 and below 1.
+
+    Returns:
+        (...) float32 log p - log(1 - p).
+
+    Raises:
+        ValueError: ``least`` is out of its range.
+
+    >>> round(noisy_or_log_odds(torch.zeros(20, 20)).sigmoid().item(), 3)  # 1 - 0.99^400
+    0.982
+    """
+    if not 0 < least < 1:
+        raise ValueError(f"least = {least}; a number above 0 and below 1 was expected")
+    S = _full_precision(logits).sigmoid()
+    log_not_p = torch.log1p(-(1 - least) * S).sum(dim=(-2, -1))
+    return (-torch.expm1(log_not_p)).clamp(min=torch.finfo(S.dtype).tiny).log() - log_not_p
+
+
 def _log_mean_exp(d: Tensor, r: Tensor) -> Tensor:
     """log mean exp(r d) over the last two dimensions, for d <= 0 with maximum 0."""
     x = r[..., None, None] * d
@@ -198,3 +228,50 @@ class LSELBAPool(nn.Module):
     def log_odds(self, logits: Tensor) -> Tensor:
         """(..., h, w) scores before the sigmoid -> (...) log-odds of the pooled probability."""
         return lse_log_odds(logits, self.r)
+
+
+class NoisyOr(nn.Module):
+    """:func:`noisy_or_log_odds` as a module."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(..., h, w) scores before the sigmoid -> (...) log-odds."""
+        return noisy_or_log_odds(logits)
+
+
+class LSELBALogOdds(LSELBAPool):
+    """:class:`LSELBAPool` from scores before the sigmoid to log-odds."""
+
+    def forward(self, S: Tensor) -> Tensor:
+        """(..., h, w) scores before the sigmoid -> (...) log-odds."""
+        return self.log_odds(S)
+
+
+SHARPNESS = 5.0
+"""r of log-sum-exp pooling and r0 of its bounded form, where nothing else is said."""
+
+LOGIT_POOLINGS: dict[str, Callable[[], nn.Module]] = {
+    "max": MaxPool,
+    "mean": MeanPool,
+    "lse": lambda: LSEPool(SHARPNESS),
+    "lse_lba": lambda: LSELBALogOdds(SHARPNESS),
+    "noisy_or": NoisyOr,
+}
+"""From a map of logits to the image's logit. The first three pool the logits themselves; LSE-LBA
+and noisy-or are defined on probabilities and give the log-odds of the pooled one."""
+
+
+def logit_pooling(name: str) -> nn.Module:
+    """A pooling of maps of logits (B, C, h, w) to the logits (B, C) of the images.
+
+    Args:
+        name: a key of :data:`LOGIT_POOLINGS`.
+
+    Raises:
+        ValueError: there is no such pooling.
+
+    >>> logit_pooling("mean")(torch.tensor([[[0.0, 1.0]]]))
+    tensor([0.5000])
+    """
+    if name not in LOGIT_POOLINGS:
+        raise ValueError(f"pooling = {name!r}; {nearest(name, list(LOGIT_POOLINGS))}")
+    return LOGIT_POOLINGS[name]()

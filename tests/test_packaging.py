@@ -27,8 +27,10 @@ BUILD = "jupyter-book build . -n -W --keep-going"
 MODULES = {
     "opencv-python-headless": "cv2",
     "scikit-learn": "sklearn",
+    "grad-cam": "pytorch_grad_cam",
     "pillow": "PIL",
     "pyyaml": "yaml",
+    "segmentation-models-pytorch": "segmentation_models_pytorch",
 }
 USED_WITHOUT_IMPORT = {
     "papermill": "the command that runs a notebook",
@@ -37,7 +39,9 @@ USED_WITHOUT_IMPORT = {
 }
 COMES_WITH = {
     "IPython": "ipykernel",
+    "huggingface_hub": "timm",
     "packaging": "pytest",
+    "safetensors": "timm",
     "nbclient": "papermill",
     "nbformat": "papermill",
 }

@@ -4,13 +4,19 @@ import inspect
 from typing import Any
 
 from cxrlib.models.base import CXRModule, Output
+from cxrlib.models.baselines import Baseline
 from cxrlib.models.lse_lba import LSELBA
+from cxrlib.models.pylon import PYLON
 from cxrlib.parameters import nearest
 
-__all__ = ["LSELBA", "MODELS", "CXRModule", "Output", "create_model"]
+__all__ = ["LSELBA", "MODELS", "PYLON", "Baseline", "CXRModule", "Output", "create_model"]
 
-MODELS: dict[str, type[CXRModule]] = {"lse_lba": LSELBA}
-"""Every paper's model."""
+MODELS: dict[str, type[CXRModule]] = {
+    "lse_lba": LSELBA,
+    "pylon": PYLON,
+    "baseline": Baseline,
+}
+"""Every paper's model, and what PYLON is compared with."""
 
 
 def create_model(name: str, **arguments: Any) -> CXRModule:

@@ -29,7 +29,7 @@ class CXRModule(pl.LightningModule):
     ``weight_decay`` is AdamW's; at zero AdamW is Adam.
 
     A paper's module writes its own ``forward`` (images (B, 1, H, W) -> :class:`Output`) and
-    ``training_step``.
+    ``training_step``, and where the paper has another ``augment`` or ``configure_optimizers``.
     """
 
     learning_rate: float
@@ -45,8 +45,12 @@ class CXRModule(pl.LightningModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment on the device the model is on."""
         if self.trainer.training:
-            return batch._replace(images=random_affine(batch.images))
+            return batch._replace(images=self.augment(batch.images))
         return batch
+
+    def augment(self, images: Tensor) -> Tensor:
+        """Float (B, 1, H, W) -> the same shape, changed at random; a paper may have its own way."""
+        return random_affine(images)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Log the classification loss, which chooses the checkpoint."""

@@ -1,0 +1,103 @@
+"""ResNet encoders through timm, and one kind of normalization for a whole network."""
+
+import math
+from typing import Any, Literal, get_args
+
+import timm
+from torch import nn
+
+from cxrlib.parameters import nearest
+
+Normalization = Literal["batch", "group"]
+
+STRIDE = 32
+"""Pixels to a cell of an encoder's coarsest features."""
+
+GROUPS = 32
+"""Of channels in group normalization, as in Wu & He 2018 (arXiv:1803.08494)."""
+
+RESNETS = ("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152")
+"""timm's ResNets of the plain kind (He et al. 2016)."""
+
+
+def resnet(name: str, width: int, pretrained: bool) -> Any:
+    """A ResNet of timm for one channel, which returns features at strides 4, 8, 16 and 32.
+
+    Args:
+        name: in timm; a tag after a dot names the weights, ``"resnet50.tv_in1k"``.
+        width: channels of the first stage's blocks, 64 as published, doubled in each further one;
+            a multiple of 16. The stem always has 64.
+        pretrained: load the tag's weights, the stem's summed over colours, from the local cache of
+            Hugging Face or else from its hub.
+
+    Raises:
+        ValueError: timm has no such ResNet, or the width is not possible.
+        OSError: the weights are neither in the cache nor can they be downloaded.
+
+    >>> resnet("resnet18", 16, pretrained=False).feature_info.channels()
+    [16, 32, 64, 128]
+    """
+    arguments = encoder_arguments(name, width, pretrained)
+    try:
+        return timm.create_model(
+            name,
+            pretrained=pretrained,
+            in_chans=1,
+            features_only=True,
+            out_indices=(1, 2, 3, 4),
+            **arguments,
+        )
+    except OSError as error:
+        raise OSError(
+            f"the ImageNet weights of {name!r} are neither in the cache of Hugging Face nor can "
+            "they be downloaded; connect once, or train from scratch with pretrained=False"
+        ) from error
+
+
+def encoder_arguments(name: str, width: int, pretrained: bool) -> dict[str, Any]:
+    """What timm must be told for this width, after checking that name and width are possible."""
+    if name.partition(".")[0] not in RESNETS:
+        raise ValueError(f"encoder = {name!r}; {nearest(name, [*RESNETS])}")
+    if width < 16 or width % 16:
+        raise ValueError(f"width = {width}; a multiple of 16 was expected, such as 64")
+    if pretrained and width != 64:
+        raise ValueError(f"width = {width} with pretrained=True; the weights are of 64")
+    return {"channels": tuple(width * 2**stage for stage in range(4))}
+
+
+def normalize_with(norm: Normalization, network: nn.Module) -> None:
+    """Give a network one kind of normalization throughout; learned scales and shifts stay.
+
+    Args:
+        norm: ``"batch"`` or ``"group"``: groups as in :data:`GROUPS`, fewer where a layer's
+            channels cannot be divided so.
+        network: is changed in place.
+
+    Raises:
+        ValueError: there is no such normalization.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 48, 1), nn.BatchNorm2d(48))
+    >>> normalize_with("group", network)
+    >>> network[1].num_groups, network[1].num_channels
+    (16, 48)
+    """
+    if norm not in get_args(Normalization):
+        raise ValueError(f"norm = {norm!r}; {nearest(norm, [*get_args(Normalization)])}")
+    for parent in [*network.modules()]:
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
+                setattr(parent, name, _normalization(norm, layer))
+
+
+def _normalization(norm: Normalization, layer: nn.BatchNorm2d | nn.GroupNorm) -> nn.Module:
+    wanted = nn.BatchNorm2d if norm == "batch" else nn.GroupNorm
+    if isinstance(layer, wanted):
+        return layer
+    channels = len(layer.weight)
+    new = (
+        nn.BatchNorm2d(channels)
+        if norm == "batch"
+        else nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+    )
+    new.weight, new.bias = layer.weight, layer.bias
+    return new
