@@ -157,5 +157,7 @@ def test_three_kills_change_no_number(tmp_path, monkeypatch):
         json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("whole", "killed")
     )
     assert one["seconds"]["epochs"] == other["seconds"]["epochs"] == 6
-    assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    # In float32, where a process that starts anew may add up in another order.
+    numbers = [pd.json_normalize({**run, "seconds": 0}).iloc[0] for run in (one, other)]
+    pd.testing.assert_series_equal(*numbers, rtol=1e-5)
     assert not (tmp_path / "killed.partial").exists()

@@ -6,7 +6,6 @@ al. 2018 (arXiv:1711.06373) and with decoders made for segmentation: FPN, U-Net 
 
 from typing import Any, Literal, get_args
 
-import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
 from cxrlib.findings import FINDINGS
@@ -128,6 +127,8 @@ def segmentation(
     head: str, encoder: str, width: int, pretrained: bool, num_classes: int, gap: bool
 ) -> nn.Module:
     """A decoder of segmentation_models_pytorch in the paper's size."""
+    import segmentation_models_pytorch as smp  # slow, and of no use to other models
+
     common: dict[str, Any] = {
         "encoder_name": f"tu-{encoder}",
         "encoder_weights": "imagenet" if pretrained else None,

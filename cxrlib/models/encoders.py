@@ -3,7 +3,6 @@
 import math
 from typing import Any, Literal, get_args
 
-import timm
 from torch import nn
 
 from cxrlib.parameters import nearest
@@ -38,6 +37,8 @@ def resnet(name: str, width: int, pretrained: bool) -> Any:
     [16, 32, 64, 128]
     """
     arguments = encoder_arguments(name, width, pretrained)
+    import timm  # slow, and of no use to other models
+
     try:
         return timm.create_model(
             name,
