@@ -56,6 +56,20 @@ class Parameters:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageParameters:
+    """What the ``parameters`` cell of a page without a paper holds, such as that on the data."""
+
+    preset: Literal["smoke", "quick"]
+    data_dir: str | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse a seed out of range."""
+        if self.seed < 0:
+            raise ValueError(f"seed = {self.seed}; a number of at least 0 was expected")
+
+
 P = TypeVar("P")
 
 

@@ -6,7 +6,7 @@ point.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from cxrlib.datasets.base import Split
 from cxrlib.findings import FINDINGS
 from cxrlib.metrics.bootstrap import Estimate, mean_over_findings
 from cxrlib.metrics.classification import replicate_classification
+from cxrlib.parameters import PageParameters
 from cxrlib.phantom.population import CHRONIC
 from cxrlib.phantom.realism import read_all, shrunk
 
@@ -38,18 +39,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Sizes of ``notebooks/data.ipynb``: the population, the pictures in pixels, the repetitions."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataParameters:
+class DataParameters(PageParameters):
     """Parameters of ``notebooks/data.ipynb``."""
-
-    preset: Literal["smoke", "quick"]
-    data_dir: str | None
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Refuse a seed out of range."""
-        if self.seed < 0:
-            raise ValueError(f"seed = {self.seed}; a number of at least 0 was expected")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ of the official boxes in a folder of ChestX-ray14, or of its tables alone, by ev
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ from cxrlib.metrics.controls import controls, grid_ceiling_maps
 from cxrlib.metrics.estimates import ROWS, Scores, estimate
 from cxrlib.metrics.localization import Frames, measure, of_pairs
 from cxrlib.metrics.protocols import PROTOCOLS
+from cxrlib.parameters import PageParameters
 
 GRID = 64
 PRESETS: dict[str, dict[str, Any]] = {
@@ -32,18 +32,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Sizes of ``notebooks/metrics.ipynb``: test images, frame in pixels, repetitions."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MetricsParameters:
+class MetricsParameters(PageParameters):
     """Parameters of ``notebooks/metrics.ipynb``."""
-
-    preset: Literal["smoke", "quick"]
-    data_dir: str | None
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Refuse a seed out of range."""
-        if self.seed < 0:
-            raise ValueError(f"seed = {self.seed}; a number of at least 0 was expected")
 
 
 def single_boxes(dataset: CXRDataset, seed: int = 0) -> Truth:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from cxrlib.models import lse_lba
 from cxrlib.models.base import CXRModule
 from cxrlib.models.baselines import Baseline
 from cxrlib.models.pylon import PYLON
@@ -27,14 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "network": {"encoder": "resnet18", "width": 16, "augmentation": "upright"},
         "pa_depth": 1,
         # Images and population of LSE-LBA's quick preset, which are rendered only once.
-        "phantom": {
-            "n_train": 2400,
-            "n_val": 240,
-            "n_test": 480,
-            "prevalence": 0.2,
-            "cooccurrence": 0.0,
-            "lesion_contrast": 4.0,
-        },
+        "phantom": lse_lba.PRESETS["quick"]["phantom"],
         "nih": {},
     },
     "gpu": {

@@ -6,7 +6,7 @@ how far trivial methods get.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from cxrlib.datasets import nih
 from cxrlib.datasets.base import CXRDataset, Truth
 from cxrlib.files import digest
 from cxrlib.findings import FINDINGS
+from cxrlib.parameters import PageParameters
 from cxrlib.phantom.targets import LEVELS, official_boxes
 from cxrlib.predictions import Predictions
 from cxrlib.progress import track
@@ -43,18 +44,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhantomParameters:
+class PhantomParameters(PageParameters):
     """Parameters of ``notebooks/phantom.ipynb``."""
 
-    preset: Literal["smoke", "quick"]
-    data_dir: str | None
     run_dir: str | None
-    seed: int
 
     def __post_init__(self) -> None:
         """Refuse a seed out of range, and a place for tables that nothing would fill."""
-        if self.seed < 0:
-            raise ValueError(f"seed = {self.seed}; a number of at least 0 was expected")
+        super().__post_init__()
         if self.run_dir is not None and self.data_dir is None:
             raise ValueError(
                 f"run_dir = {self.run_dir!r} keeps the comparison with real radiographs, and none "
