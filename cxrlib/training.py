@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Sampler
 from cxrlib.datasets.base import Split
 from cxrlib.files import write_atomic, write_json
 from cxrlib.inference import device_type, loader
+from cxrlib.memory import freed_memory_kept
 from cxrlib.models.base import CXRModule
 from cxrlib.progress import NotebookLine
 
@@ -102,7 +103,7 @@ def _train(
     )
     model.to(memory_format=torch.channels_last)  # convolutions are faster, on CPU and GPU
     last = folder / "last.ckpt"
-    with quiet_lightning():
+    with quiet_lightning(), freed_memory_kept():
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
