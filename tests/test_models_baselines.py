@@ -131,7 +131,7 @@ def test_the_global_average_reaches_every_cell():
     images = torch.rand(1, 1, 512, 64)
     changed = images.clone()
     changed[..., :32, :32] = 0
-    features, others = (network.network.encoder(x)[-1] for x in (images, changed))
+    features, others = (network.encoder(x)[-1] for x in (images, changed))
     difference = (features + network.gap(features)) - (others + network.gap(others))
     assert difference[..., -1, :].abs().max() > 0
 
@@ -142,20 +142,27 @@ def test_without_its_average_deeplab_projects_four_branches():
     assert count(with_gap) - count(without) == 128 * 64 + 2 * 64 + 64 * 64
 
 
-@pytest.mark.parametrize("head", ["cam", "li2018", *DECODERS])
-@pytest.mark.parametrize(
-    ("norm", "kept", "gone"),
-    [("batch", nn.BatchNorm2d, nn.GroupNorm), ("group", nn.GroupNorm, nn.BatchNorm2d)],
-)
-def test_one_kind_of_normalization_throughout(head, norm, kept, gone):
-    model = Baseline(head, norm=norm, **TINY)
-    assert has(model, kept) and not has(model, gone)
-    assert count(model) == count(Baseline(head, **TINY))
+@pytest.mark.parametrize("head", ["li2018", *DECODERS])
+@pytest.mark.parametrize("gap", [False, True])
+def test_a_decoder_has_one_kind_of_normalization_and_the_encoder_its_own(head, gap):
+    gap = None if head == "li2018" else gap
+    batch, group = (Baseline(head, norm=norm, gap=gap, **TINY) for norm in ("batch", "group"))
+    assert not has(batch, nn.GroupNorm) and has(group, nn.GroupNorm)
+    in_encoder = [layer for layer in group.network.encoder.modules() if is_batch_norm(layer)]
+    assert in_encoder == [layer for layer in group.modules() if is_batch_norm(layer)] != []
+    assert count(batch) == count(group)
 
 
-def test_group_normalization_trains_on_one_image():
+def is_batch_norm(layer):
+    return isinstance(layer, nn.BatchNorm2d)
+
+
+def test_a_group_normalized_average_trains_on_one_image():
+    image = torch.rand(1, 1, 64, 64)
     model = Baseline("deeplab", norm="group", **TINY)
-    assert model(torch.rand(1, 1, 32, 32)).logits.isfinite().all()
+    assert model(image).logits.isfinite().all()
+    with pytest.raises(ValueError, match="one image"):
+        model(image[..., :32, :32])
 
 
 @pytest.mark.parametrize(
@@ -163,7 +170,8 @@ def test_group_normalization_trains_on_one_image():
     [
         ({"head": "pan"}, "head = 'pan'.*Valid: cam, li2018, fpn, unet, deeplab"),
         ({"head": "cam", "gap": True}, "only the decoders have the choice"),
-        ({"norm": "layer"}, "Valid: batch, group"),
+        ({"head": "cam", "norm": "group"}, "norm = 'group' with head = 'cam'"),
+        ({"head": "fpn", "norm": "layer"}, "Valid: batch, group"),
         ({"pooling": "median"}, "Valid: max, mean, lse"),
         ({"head": "unet", "encoder": "vgg16"}, "Valid: resnet18"),
     ],

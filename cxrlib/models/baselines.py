@@ -40,7 +40,7 @@ class Baseline(PlateauModule):
         gap: whether each cell is also told the global average of the coarsest features, for
             the three decoders; None: the paper's, for DeepLabV3+ only. FPN and U-Net add it to
             the coarsest features, after a convolution, as PAN does.
-        norm: ``"batch"`` or ``"group"``, in encoder and decoder.
+        norm: of everything after the encoder, ``"batch"`` or ``"group"``; CAM has none.
         num_classes, encoder, width, pretrained, augmentation, learning_rate: as in
             :class:`cxrlib.models.pylon.PYLON`; decoders grow with the width.
 
@@ -73,6 +73,8 @@ class Baseline(PlateauModule):
             raise ValueError(f"head = {head!r}; {nearest(head, [*get_args(Head)])}")
         if gap is not None and head in ("cam", "li2018"):
             raise ValueError(f"gap = {gap} with head = {head!r}; only the decoders have the choice")
+        if norm != "batch" and head == "cam":
+            raise ValueError(f"norm = {norm!r} with head = 'cam', which normalizes nothing")
         self.save_hyperparameters()
         self.coarsest = STRIDE
         self.has_gap = (head == "deeplab") if gap is None else gap
@@ -83,7 +85,8 @@ class Baseline(PlateauModule):
             self.network: nn.Module = Coarsest(features, make(features, width, num_classes))
         else:
             self.network = segmentation(head, encoder, width, pretrained, num_classes, self.has_gap)
-        normalize_with(norm, self)
+        after = [part for name, part in self.network.named_children() if name != "encoder"]
+        normalize_with(norm, *after)
         self.pool = logit_pooling(pooling or ("noisy_or" if head == "li2018" else "max"))
 
     def forward(self, images: Tensor) -> Output:
@@ -170,12 +173,13 @@ class WithGlobalAverage(nn.Module):
 
     def __init__(self, network: Any) -> None:
         super().__init__()
+        self.encoder, self.decoder = network.encoder, network.decoder
+        self.head = network.segmentation_head
         channels = network.encoder.out_channels[-1]
-        self.network = network
         self.gap = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv_norm_relu(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, H, W) -> logits (B, C, h, w)."""
-        *finer, coarsest = self.network.encoder(x)
+        *finer, coarsest = self.encoder(x)
         features = [*finer, coarsest + self.gap(coarsest)]
-        return self.network.segmentation_head(self.network.decoder(features))
+        return self.head(self.decoder(features))

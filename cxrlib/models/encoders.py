@@ -66,13 +66,13 @@ def encoder_arguments(name: str, width: int, pretrained: bool) -> dict[str, Any]
     return {"channels": tuple(width * 2**stage for stage in range(4))}
 
 
-def normalize_with(norm: Normalization, network: nn.Module) -> None:
-    """Give a network one kind of normalization throughout; learned scales and shifts stay.
+def normalize_with(norm: Normalization, *networks: nn.Module) -> None:
+    """Give networks one kind of normalization throughout; learned scales and shifts stay.
 
     Args:
         norm: ``"batch"`` or ``"group"``: groups as in :data:`GROUPS`, fewer where a layer's
             channels cannot be divided so.
-        network: is changed in place.
+        networks: are changed in place.
 
     Raises:
         ValueError: there is no such normalization.
@@ -84,10 +84,11 @@ def normalize_with(norm: Normalization, network: nn.Module) -> None:
     """
     if norm not in get_args(Normalization):
         raise ValueError(f"norm = {norm!r}; {nearest(norm, [*get_args(Normalization)])}")
-    for parent in [*network.modules()]:
-        for name, layer in parent.named_children():
-            if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
-                setattr(parent, name, _normalization(norm, layer))
+    for network in networks:
+        for parent in [*network.modules()]:
+            for name, layer in parent.named_children():
+                if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
+                    setattr(parent, name, _normalization(norm, layer))
 
 
 def _normalization(norm: Normalization, layer: nn.BatchNorm2d | nn.GroupNorm) -> nn.Module:

@@ -47,7 +47,7 @@ class PlateauModule(CXRModule):
     Attributes:
         coarsest: side of a cell of the coarsest level, pixels; an image holds at least one.
         has_gap: whether the network normalizes a global average.
-        norm: which normalization it has.
+        norm: which normalization its decoder has.
     """
 
     coarsest: int
@@ -126,15 +126,17 @@ class PlateauModule(CXRModule):
                 f"{given}; a cell of the coarsest level is {self.coarsest} px, so at least as much "
                 "was expected: give larger images, or use fewer levels of attention (pa_depth)"
             )
-        values = batch * (1 if self.has_gap else self._coarsest_cells(images))
-        if self.norm == "batch" and self.training and values == 1:
+        coarsest = self.coarsest if self.norm == "batch" else STRIDE
+        cells = 1 if self.norm == "batch" and self.has_gap else _cells(images, coarsest)
+        if self.training and batch * cells == 1:
             raise ValueError(
                 f"one image of {height} x {width} px was given to train on; batch normalization "
-                "needs more than a single value at the coarsest level: give 2 images, batch_size=2"
+                "needs more than a single value at its coarsest level: give 2 images, batch_size=2"
             )
 
-    def _coarsest_cells(self, images: Tensor) -> int:
-        return math.prod(side // self.coarsest for side in images.shape[-2:])
+
+def _cells(images: Tensor, side: int) -> int:
+    return math.prod(pixels // side for pixels in images.shape[-2:])
 
 
 class PYLON(PlateauModule):
@@ -152,7 +154,7 @@ class PYLON(PlateauModule):
         use_pa: ablation: without the attention, the coarsest features go up as they are.
         gap: ablation: add the branch of global averages that PYLON left out of PAN's attention.
         up_type: ``"2layer"`` (published) or ``"1layer"``.
-        norm: ``"batch"`` (published) or ``"group"``, in encoder and decoder.
+        norm: of the decoder, ``"batch"`` (published) or ``"group"``; the encoder's is batch.
         pooling: of the maps of logits, see :func:`cxrlib.pooling.logit_pooling`.
         augmentation: ``"pylon"`` (published; rotates by up to 90 degrees and mirrors) or
             ``"upright"``.
@@ -202,7 +204,7 @@ class PYLON(PlateauModule):
         weight, bias = self.head.parameters()
         nn.init.xavier_uniform_(weight)
         nn.init.zeros_(bias)
-        normalize_with(norm, self)
+        normalize_with(norm, self.pa, self.up)
         self.pool = logit_pooling(pooling)
 
     def forward(self, images: Tensor) -> Output:
@@ -222,7 +224,7 @@ class PYLON(PlateauModule):
     def refuse_shape(self, images: Tensor) -> None:
         """Refuse also an attention of one cell in one channel that is to be group-normalized."""
         super().refuse_shape(images)
-        if self.norm == "group" and self.pa.down and self._coarsest_cells(images) == 1:
+        if self.norm == "group" and self.pa.down and _cells(images, self.coarsest) == 1:
             raise ValueError(
                 f"images of {images.shape[-2]} x {images.shape[-1]} px were given; group "
                 "normalization makes their single value at the coarsest level zero: "

@@ -67,7 +67,6 @@ VARIANTS: dict[str, tuple[type[CXRModule], dict[str, Any]]] = {
     "cam_mean": (Baseline, {"head": "cam", "pooling": "mean"}),
     "cam_lse": (Baseline, {"head": "cam", "pooling": "lse"}),
     "cam_lse_lba": (Baseline, {"head": "cam", "pooling": "lse_lba"}),
-    "cam_group": (Baseline, {"head": "cam", "norm": "group"}),
     "li2018": (Baseline, {"head": "li2018"}),
     "fpn": (Baseline, {"head": "fpn"}),
     "fpn_gap": (Baseline, {"head": "fpn", "gap": True}),
