@@ -65,7 +65,7 @@ def pooling_gradients(S: torch.Tensor, rs: Sequence[float]) -> Figure:
         axis.imshow(leaf.grad / leaf.grad.max(), cmap="viridis", vmin=0, vmax=1)
         top = leaf.grad.flatten().topk(S.numel() // 100).values.sum()
         axis.set_title(f"r = {r:g}\ntop 1 %: {top:.0%}", fontsize=9)
-    _no_ticks(axes)
+    no_ticks(axes)
     return figure
 
 
@@ -77,23 +77,25 @@ def examples(dataset: CXRDataset, truth: Truth, findings: Sequence[str]) -> Figu
         truth: of the same dataset.
         findings: names; those without a box are left out.
     """
-    pairs = [pair for name in findings if (pair := _first_pair(truth, name)) is not None]
+    pairs = [pair for name in findings if (pair := first_pair(truth, name)) is not None]
     figure, grid = plt.subplots(
         -(-len(pairs) // 4), 4, figsize=(9, 2.45 * -(-len(pairs) // 4)), layout="constrained"
     )
     axes = np.atleast_1d(grid).ravel()
     for axis, pair in zip(axes, pairs, strict=False):
-        _radiograph(axis, dataset, truth, pair)
+        radiograph(axis, dataset, truth, pair)
         axis.set_title(FINDINGS[truth.finding[pair]].replace("_", " "), fontsize=10)
-    _no_ticks(axes)
+    no_ticks(axes)
     return figure
 
 
-def training_curves(history: pd.DataFrame) -> Figure:
-    """Training and validation loss, and the learned sharpness r, by epoch.
+def training_curves(history: pd.DataFrame, also: str, label: str) -> Figure:
+    """Training and validation loss, and one more number, by epoch.
 
     Args:
         history: what :func:`cxrlib.training.fit` returns.
+        also: the column on the right.
+        label: of its axis.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.9), layout="constrained")
     for name, label, colour in (
@@ -105,8 +107,8 @@ def training_curves(history: pd.DataFrame) -> Figure:
     left.axvline(kept, color="0.7", linewidth=0.8, label="kept epoch")
     left.set(xlabel="epoch", ylabel="cross-entropy per label")
     left.legend(frameon=False)
-    right.plot(history["epoch"], history["r"], "o-", markersize=3, color=COLOURS[2])
-    right.set(xlabel="epoch", ylabel=r"sharpness $r = r_0 + e^\beta$")
+    right.plot(history["epoch"], history[also], "o-", markersize=3, color=COLOURS[2])
+    right.set(xlabel="epoch", ylabel=label)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
@@ -191,7 +193,7 @@ def saliency_panels(
         findings: names; those without a box are left out.
         columns: panels per row.
     """
-    pairs = [pair for name in findings if (pair := _first_pair(truth, name)) is not None]
+    pairs = [pair for name in findings if (pair := first_pair(truth, name)) is not None]
     maps = predictions.pairs(truth)
     bands = -(-len(pairs) // columns)
     figure, axes = plt.subplots(
@@ -206,7 +208,7 @@ def saliency_panels(
         above, below = axes[2 * band, column], axes[2 * band + 1, column]
         S = upsample(maps[pair], dataset.image_size)
         for axis in (above, below):
-            _radiograph(axis, dataset, truth, pair)
+            radiograph(axis, dataset, truth, pair)
         below.imshow(S, cmap="magma", alpha=0.55, vmin=0, vmax=float(S.max()))
         peak = divmod(int(S.argmax()), S.shape[1])
         below.plot(peak[1], peak[0], "+", color="white", markersize=9)
@@ -214,7 +216,7 @@ def saliency_panels(
         p = predictions.scores[truth.image[pair], finding]
         above.set_title(FINDINGS[finding].replace("_", " "), fontsize=10)
         below.set_title(f"p = {p:.2f}, max S = {S.max():.2f}", fontsize=8)
-    _no_ticks(axes.ravel())
+    no_ticks(axes.ravel())
     return figure
 
 
@@ -261,12 +263,13 @@ def sensitivity(table: pd.DataFrame, parameter: str) -> Figure:
     return figure
 
 
-def _first_pair(truth: Truth, name: str) -> int | None:
+def first_pair(truth: Truth, name: str) -> int | None:
+    """The first (image, finding) pair of a finding; None where it has none."""
     pairs = np.flatnonzero(truth.finding == FINDINGS.index(name))
     return int(pairs[0]) if len(pairs) else None
 
 
-def _radiograph(axis: Axes, dataset: CXRDataset, truth: Truth, pair: int) -> None:
+def radiograph(axis: Axes, dataset: CXRDataset, truth: Truth, pair: int) -> None:
     """An image in its frame, with the boxes of one (image, finding) pair."""
     pixels = dataset.read_pixels(str(dataset.image_ids[truth.image[pair]]))
     axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)
@@ -275,6 +278,7 @@ def _radiograph(axis: Axes, dataset: CXRDataset, truth: Truth, pair: int) -> Non
             axis.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#00e5ff"))
 
 
-def _no_ticks(axes: Sequence[Axes] | np.ndarray) -> None:
+def no_ticks(axes: Sequence[Axes] | np.ndarray) -> None:
+    """Images without a frame."""
     for axis in axes:
         axis.set_axis_off()

@@ -145,7 +145,8 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
             raise ValueError(f"{name} = {value!r}; {nearest(value, list(typing.get_args(option)))}")
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        if isinstance(option, type) and isinstance(value, option) and not isinstance(value, bool):
+        plain = option is bool or not isinstance(value, bool)  # True is an int, too
+        if isinstance(option, type) and isinstance(value, option) and plain:
             return value
     names = " or ".join(
         getattr(option, "__name__", str(option)).replace("NoneType", "None") for option in options

@@ -222,7 +222,7 @@ history = training.fit(
 )
 
 # %% mystnb={"image": {"alt": "Two line charts by epoch: training and validation loss, with the kept epoch marked, and the learned sharpness r."}}
-figures.training_curves(history)
+figures.training_curves(history, "r", r"sharpness $r = r_0 + e^\beta$")
 plt.show()
 
 # %% [markdown]

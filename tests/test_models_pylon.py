@@ -10,7 +10,7 @@ from torchvision.models.resnet import resnet18
 
 from cxrlib import training
 from cxrlib.datasets.base import Split
-from cxrlib.models import create_model, pylon
+from cxrlib.models import create_model, recipe
 from cxrlib.models.encoders import normalize_with, resnet
 from cxrlib.models.pylon import PA, PYLON, UP, enlarge
 from cxrlib.models.variants import PRESETS, VARIANTS, PYLONParameters, create_variant
@@ -303,7 +303,7 @@ def test_the_seed_decides(split, tmp_path, uninterrupted):
 
 
 def test_training_ends_at_the_least_rate_also_when_resumed(split, tmp_path, monkeypatch):
-    monkeypatch.setattr(pylon, "LEAST_RATE", 0.01)
+    monkeypatch.setattr(recipe, "LEAST_RATE", 0.01)
     _, history = trained(split, tmp_path, epochs=30)
     assert len(history["epoch"]) < 30
     assert history["learning_rate"] == pytest.approx([RATE] * len(history["epoch"]))
@@ -339,7 +339,11 @@ def test_a_variant_that_does_not_exist_is_refused():
         create_variant("cam_meen", pa_depth=1)
     values = {"preset": "smoke", "dataset": "phantom", "data_dir": None, "run_dir": None, "seed": 0}
     values |= dict.fromkeys(("image_size", "epochs", "batch_size", "learning_rate"))
-    values |= {"accelerator": "cpu", "num_workers": 0, "pretrained": False}
+    values |= {"accelerator": "cpu", "num_workers": 0, "pretrained": False, "against": None}
     assert PYLONParameters(**values, variant="li2018").variant == "li2018"
     with pytest.raises(ValueError, match="variant = 'pylom'; did you mean 'pylon'"):
         PYLONParameters(**values, variant="pylom")
+    with pytest.raises(ValueError, match="against = 'cam'; did you mean 'cam_"):
+        PYLONParameters(**{**values, "against": "cam"}, variant="pylon")
+    with pytest.raises(ValueError, match="against = 'fpn' is the variant itself"):
+        PYLONParameters(**{**values, "against": "fpn"}, variant="fpn")

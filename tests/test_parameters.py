@@ -54,6 +54,7 @@ def test_a_parameter_that_does_not_exist_names_the_nearest(injected, nearest):
         ("r0", "five", "r0 = 'five' is of type str; expected float"),
         ("epochs", 2.5, "epochs = 2.5 is of type float; expected int or None"),
         ("seed", True, "seed = True is of type bool; expected int"),
+        ("epochs", False, "epochs = False is of type bool; expected int or None"),
         ("seed", None, "expected int"),
         ("data_dir", 3, "expected str or None"),
         ("r0", "[1, 2]", "expected float"),

@@ -17,10 +17,10 @@ from cxrlib.findings import FINDINGS
 from cxrlib.metrics.bootstrap import Estimate
 from cxrlib.metrics.classification import score_classification
 from cxrlib.metrics.delong import Comparison, delong
-from cxrlib.metrics.estimates import Scores, estimate
-from cxrlib.metrics.localization import measure
+from cxrlib.metrics.estimates import ROWS, Scores, estimate
+from cxrlib.metrics.localization import measure, of_pairs
 from cxrlib.metrics.protocols import PROTOCOLS
-from cxrlib.metrics.scorer import Scored, score
+from cxrlib.metrics.scorer import MODEL, Scored, score
 from cxrlib.predictions import Predictions
 
 __all__ = [
@@ -33,9 +33,12 @@ __all__ = [
     "estimate",
     "evaluate",
     "measure",
+    "of_pairs",
     "score",
     "score_classification",
+    "show",
     "table",
+    "table_of_two",
 ]
 
 
@@ -86,9 +89,7 @@ def table(metrics: Mapping[str, Any], metric: str = "pointing") -> pd.DataFrame:
         "grid ceiling": controls["grid_ceiling"][metric],
     }
     rows = [*FINDINGS, "macro", "micro"]
-    shown = {
-        name: [_show(_number(column, row)) for row in rows] for name, column in columns.items()
-    }
+    shown = {name: [show(_number(column, row)) for row in rows] for name, column in columns.items()}
     counts = {"images": labels["auroc"], "pairs": metrics["localization"][metric]}
     shown |= {
         name: [_number(column, row).get("n", "–") for row in rows]
@@ -97,13 +98,48 @@ def table(metrics: Mapping[str, Any], metric: str = "pointing") -> pd.DataFrame:
     return pd.DataFrame(shown, index=rows)
 
 
+def table_of_two(first: Scored, second: Scored, metric: str = "pointing") -> pd.DataFrame:
+    """Two models on the same images, and the first minus the second with its paired interval.
+
+    Args:
+        first, second: what :func:`score` found, with the same replicates and seed.
+        metric: a key of :data:`PROTOCOLS`.
+
+    Returns:
+        One row per finding, then ``macro`` and ``micro``; a dash where a number is not defined.
+
+    Raises:
+        ValueError: they were not scored on the same pairs in the same way.
+    """
+    columns = {
+        "first": first.scores[MODEL],
+        "second": second.scores[MODEL],
+        "difference": first.scores[MODEL].minus(second.scores[MODEL]),
+    }
+    numbers = {
+        name: [
+            Estimate.of(*row).to_json()
+            for row in zip(of.replicates[metric], of.n[metric], strict=True)
+        ]
+        for name, of in columns.items()
+    }
+    shown = {name: [show(number) for number in of] for name, of in numbers.items()}
+    return pd.DataFrame(shown | {"pairs": [of["n"] for of in numbers["difference"]]}, index=[*ROWS])
+
+
 def _number(summary: Mapping[str, Any], row: str) -> Mapping[str, Any]:
     """One number of a column; classification says ``mean`` for macro and has no ``micro``."""
     numbers = {"macro": summary.get("mean"), **summary, **summary["per_finding"]}
     return numbers.get(row, {"value": None})
 
 
-def _show(number: Mapping[str, Any]) -> str:
+def show(number: Mapping[str, Any] | Estimate) -> str:
+    """A number for people: "0.81 [0.78, 0.84]", a dash where it is not defined.
+
+    >>> show(Estimate(0.81, 0.78, 0.84, 100))
+    '0.81 [0.78, 0.84]'
+    """
+    number = number.to_json() if isinstance(number, Estimate) else number
     if number["value"] is None:
         return "–"
     ends = "" if number["low"] is None else f" [{number['low']:.2f}, {number['high']:.2f}]"

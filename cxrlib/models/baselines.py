@@ -10,8 +10,16 @@ from torch import Tensor, nn
 
 from cxrlib.findings import FINDINGS
 from cxrlib.models.base import Output
-from cxrlib.models.encoders import STRIDE, Normalization, encoder_arguments, normalize_with, resnet
-from cxrlib.models.pylon import PlateauModule, conv_norm_relu
+from cxrlib.models.encoders import (
+    STRIDE,
+    Normalization,
+    encoder_arguments,
+    normalize_with,
+    quiet_import,
+    resnet,
+)
+from cxrlib.models.pylon import conv_norm_relu
+from cxrlib.models.recipe import RecipeModule
 from cxrlib.parameters import nearest
 from cxrlib.pooling import logit_pooling
 
@@ -21,7 +29,7 @@ LI_GRID = 20
 """Li et al. bring every feature map to 20 x 20 patches."""
 
 
-class Baseline(PlateauModule):
+class Baseline(RecipeModule):
     """A head on the encoder of PYLON.
 
     All heads give a map of logits for each finding:
@@ -130,7 +138,8 @@ def segmentation(
     head: str, encoder: str, width: int, pretrained: bool, num_classes: int, gap: bool
 ) -> nn.Module:
     """A decoder of segmentation_models_pytorch in the paper's size."""
-    import segmentation_models_pytorch as smp  # slow, and of no use to other models
+    with quiet_import():
+        import segmentation_models_pytorch as smp
 
     common: dict[str, Any] = {
         "encoder_name": f"tu-{encoder}",

@@ -1,9 +1,13 @@
 """ResNet encoders through timm, and one kind of normalization for a whole network."""
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 from torch import nn
+from tqdm import TqdmWarning
 
 from cxrlib.parameters import nearest
 
@@ -37,7 +41,8 @@ def resnet(name: str, width: int, pretrained: bool) -> Any:
     [16, 32, 64, 128]
     """
     arguments = encoder_arguments(name, width, pretrained)
-    import timm  # slow, and of no use to other models
+    with quiet_import():
+        import timm
 
     try:
         return timm.create_model(
@@ -53,6 +58,18 @@ def resnet(name: str, width: int, pretrained: bool) -> Any:
             f"the ImageNet weights of {name!r} are neither in the cache of Hugging Face nor can "
             "they be downloaded; connect once, or train from scratch with pretrained=False"
         ) from error
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Import a large library where a network needs it, without its advice on progress bars.
+
+    A notebook without widgets would show the advice of tqdm, which these libraries import, as an
+    error.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)
+        yield
 
 
 def encoder_arguments(name: str, width: int, pretrained: bool) -> dict[str, Any]:

@@ -22,9 +22,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "quick": {
         "image_size": 96,
-        "epochs": 14,
+        "epochs": 12,
         "batch_size": 16,
-        "learning_rate": 2e-3,
+        "learning_rate": 5e-3,
         "network": {"encoder": "resnet18", "width": 16, "augmentation": "upright"},
         "pa_depth": 1,
         # Images and population of LSE-LBA's quick preset, which are rendered only once.
@@ -84,13 +84,18 @@ class PYLONParameters(Parameters):
     """Parameters of ``notebooks/pylon.ipynb``."""
 
     variant: str
+    against: str | None
     pretrained: bool
 
     def __post_init__(self) -> None:
-        """Refuse a variant that does not exist."""
+        """Refuse a variant that does not exist, and one beside itself."""
         super().__post_init__()
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant = {self.variant!r}; {nearest(self.variant, list(VARIANTS))}")
+        for name in ("variant", "against"):
+            value = getattr(self, name)
+            if value not in (*VARIANTS, None):
+                raise ValueError(f"{name} = {value!r}; {nearest(value, list(VARIANTS))}")
+        if self.variant == self.against:
+            raise ValueError(f"against = {self.against!r} is the variant itself; choose another")
 
 
 def create_variant(variant: str, *, pa_depth: int, **network: Any) -> CXRModule:

@@ -1,0 +1,96 @@
+"""Studies: what several arms score over several seeds, and whether two of them differ.
+
+A seed draws the images, the weights and the order of training, so arms are compared within a seed.
+Intervals are Student's, over seeds: they tell how much another seed would have moved the number,
+while the intervals of a single run are over its patients.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+
+def by_seed(
+    runs: pd.DataFrame,
+    arm: str,
+    metric: str,
+    findings: Sequence[str] = ("macro",),
+    part: str = "localization",
+) -> pd.DataFrame:
+    """One number of each run: arms as columns, seeds as rows.
+
+    Args:
+        runs: tidy rows of :func:`cxrlib.runs.collect`.
+        arm: the parameter that tells arms apart, a column.
+        metric: a protocol, or a metric of classification.
+        findings: rows of the metric, ``"macro"`` or ``"mean"`` or findings, of which the mean is
+            taken.
+        part: ``"localization"``, ``"classification"`` or a control.
+
+    Raises:
+        ValueError: an arm lacks a seed that another has, or has it twice, or no row is left.
+
+    >>> rows = [("cam", 0, "pointing", "Mass", "localization", 0.2)]
+    >>> columns = ["variant", "seed", "metric", "finding", "part", "value"]
+    >>> runs = pd.DataFrame(rows, columns=columns)
+    >>> float(by_seed(runs, "variant", "pointing", ["Mass"]).loc[0, "cam"])
+    0.2
+    """
+    wanted = (runs["metric"] == metric) & (runs["part"] == part) & runs["finding"].isin(findings)
+    rows = runs[wanted]
+    if rows.duplicated([arm, "seed", "finding"]).any():
+        raise ValueError(f"an arm has a seed twice: {metric}, told apart by {arm!r}")
+    table = rows.pivot(index="seed", columns=[arm, "finding"], values="value")
+    if table.empty or table.isna().any(axis=None):
+        raise ValueError(f"some {arm!r} lack a seed or a value of {metric} of {list(findings)}")
+    return table.T.groupby(level=0, sort=False).mean().T
+
+
+def over_seeds(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean and 95 % interval of each arm.
+
+    Args:
+        values: of :func:`by_seed`, at least two seeds.
+
+    Returns:
+        a row for each arm: value, low, high, n (the number of seeds).
+
+    Raises:
+        ValueError: there are fewer than two seeds.
+
+    >>> over_seeds(pd.DataFrame({"cam": [0.2, 0.3, 0.4]})).round(3).loc["cam"].tolist()
+    [0.3, 0.052, 0.548, 3.0]
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} seed; an interval over seeds needs at least 2")
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std() / np.sqrt(len(values))
+    mean = values.mean()
+    return pd.DataFrame({"value": mean, "low": mean - half, "high": mean + half, "n": len(values)})
+
+
+def differences(values: pd.DataFrame, against: str) -> pd.DataFrame:
+    """How much more each arm scores than one of them, seed by seed.
+
+    Args:
+        values: of :func:`by_seed`.
+        against: the arm to subtract.
+
+    Returns:
+        as :func:`over_seeds`, without that arm.
+
+    >>> values = pd.DataFrame({"cam": [0.2, 0.3], "pylon": [0.4, 0.5]})
+    >>> differences(values, "cam").round(3).loc["pylon"].tolist()
+    [0.2, 0.2, 0.2, 2.0]
+    """
+    return over_seeds(values.drop(columns=against).sub(values[against], axis=0))
+
+
+def show(number: pd.Series) -> str:
+    """A row of :func:`over_seeds` for people.
+
+    >>> show(over_seeds(pd.DataFrame({"cam": [0.2, 0.3, 0.4]})).loc["cam"])
+    '+0.30 [+0.05, +0.55]'
+    """
+    return "{value:+.2f} [{low:+.2f}, {high:+.2f}]".format(**number)
