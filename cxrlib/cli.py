@@ -121,7 +121,7 @@ def _add_score(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    parameters = {name: yaml.safe_load(value) for name, value in options.p}
+    parameters = {name: _value(value) for name, value in options.p}
     print(runs.execute(options.notebook, options.run_dir, parameters))
 
 
@@ -155,7 +155,7 @@ def _download(options: argparse.Namespace) -> None:
 def _data(options: argparse.Namespace) -> None:
     for path, suffix in ((options.sheet, ".png"), (options.csv, ".csv")):
         _refuse_suffix(path, suffix)
-    given = {name: yaml.safe_load(value) for name, value in options.p}
+    given = {name: _value(value) for name, value in options.p}
     split = datasets.load(
         options.dataset, options.data_dir, options.image_size, seed=options.seed, **given
     )
@@ -171,6 +171,23 @@ def _data(options: argparse.Namespace) -> None:
         write_atomic(
             options.sheet, lambda file: figure.savefig(file, format="png", pil_kwargs=quick)
         )
+
+
+def _value(text: str) -> Any:
+    """A parameter's value as papermill reads it; lists and mappings as YAML.
+
+    >>> [_value(text) for text in ("None", "True", "5", "1e-3", "[0, 1]", "pylon")]
+    [None, True, 5, 0.001, [0, 1], 'pylon']
+    """
+    value = yaml.safe_load(text)
+    if not isinstance(value, str):
+        return value
+    if text == "None":
+        return None
+    try:
+        return float(text)  # YAML takes 1e-3 for a word
+    except ValueError:
+        return value
 
 
 def _refuse_suffix(path: Path | None, suffix: str) -> None:
@@ -230,7 +247,7 @@ def _score(options: argparse.Namespace) -> None:
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     """The dataset's options; images are read for a few pictures only, so none is kept."""
     keeps = {} if options.dataset == "phantom" else {"cache": False}
-    return keeps | {name: yaml.safe_load(value) for name, value in options.p}
+    return keeps | {name: _value(value) for name, value in options.p}
 
 
 def _sizes(options: argparse.Namespace, models: "list[Predictions]") -> tuple[int | None, int]:

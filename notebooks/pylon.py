@@ -124,13 +124,16 @@ torch.manual_seed(0)
 x, coarse = torch.randn(1, 64, 64, 64), torch.randn(1, 32, 32, 32)
 altered = x.clone()
 altered[..., :8, :8] += 3
-group = UP(64, 32, "2layer")
-normalize_with("group", group)
+pa, pa_gap = (PA(64, 32, depth=1, gap=gap) for gap in (False, True))
+pa_gap.load_state_dict(pa.state_dict(), strict=False)  # all but the average
+up, up_group = (UP(64, 32, "2layer") for _ in range(2))
+up_group.load_state_dict(up.state_dict())
+normalize_with("group", up_group)
 modules = {
-    "PA": (PA(64, 32, depth=1, gap=False),),
-    "PA with a global average": (PA(64, 32, depth=1, gap=True),),
-    "UP": (UP(64, 32, "2layer"), coarse),
-    "UP, group normalization": (group, coarse),
+    "PA": (pa,),
+    "PA with a global average": (pa_gap,),
+    "UP": (up, coarse),
+    "UP, group normalization": (up_group, coarse),
 }
 effects = {}
 with torch.no_grad():
@@ -462,7 +465,8 @@ for name in ("cam_mean", "cam_max"):
     torch.manual_seed(0)
     tiny = create_variant(name, pa_depth=1, encoder="resnet18", width=16).eval()
     output = tiny(torch.rand(2, 1, 64, 64))
-    gaps[name] = float((output.maps.logit().mean((-2, -1)) - output.logits).abs().max())
+    gap = output.maps.logit().mean((-2, -1)) - output.logits
+    gaps[name] = gap.detach().abs().max().item()
 assert gaps["cam_mean"] < 1e-4 < gaps["cam_max"]
 gaps
 
