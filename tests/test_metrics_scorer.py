@@ -7,7 +7,15 @@ from test_metrics_localization import make_dataset, random_dataset, random_image
 
 from cxrlib.datasets.base import Truth
 from cxrlib.findings import FINDINGS
-from cxrlib.metrics import PROTOCOLS, estimate, evaluate, score, score_classification, table
+from cxrlib.metrics import (
+    PROTOCOLS,
+    estimate,
+    evaluate,
+    score,
+    score_classification,
+    table,
+    table_of_two,
+)
 from cxrlib.metrics.scorer import MODEL, SIZES, strata
 from cxrlib.predictions import Predictions
 
@@ -231,3 +239,18 @@ def test_table_shows_each_number_with_its_interval(dataset, metrics):
     assert list(shown.columns) == columns
     assert "iou@0.5" in table(metrics, "iou@0.5")
     assert "[" not in table(evaluate(predicted(dataset), dataset, replicates=0)).loc["micro", "AP"]
+
+
+def test_two_models_are_shown_with_their_paired_difference(dataset):
+    first, second = (
+        score(predicted(dataset, seed=seed), dataset, replicates=20, seed=1) for seed in (0, 3)
+    )
+    shown = table_of_two(first, second, "pointing")
+    difference = first.scores[MODEL].minus(second.scores[MODEL]).summary("pointing")
+    assert shown["first"].tolist() == table(first.to_json())["pointing"].tolist()
+    assert shown["second"].tolist() == table(second.to_json())["pointing"].tolist()
+    assert shown.loc["macro", "difference"].startswith(f"{difference['macro'].value:.2f} [")
+    assert shown.loc["Hernia"].tolist() == ["–", "–", "–", 0]
+    assert shown.loc["micro", "pairs"] == 40
+    with pytest.raises(ValueError, match="not of the same pairs"):
+        table_of_two(first, score(predicted(dataset), dataset, replicates=20, seed=2))

@@ -140,3 +140,28 @@ def test_every_protocol_is_compared(tmp_path):
     cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
     figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
     assert len(figures) == 6
+
+
+def test_a_variant_of_pylon_is_trained_and_scored_on_real_radiographs(tmp_path, shared):
+    places = ("dataset", "nih"), ("data_dir", shared / "nih-mini")
+    arms = ("variant", "fpn_group"), ("against", "None")
+    done = papermill(tmp_path, *places, *arms, ("preset", "smoke"), notebook="pylon")
+    assert done.returncode == 0, done.stderr
+    document = metrics(tmp_path)
+    assert document["localization"]["pointing"]["micro"]["n"] == 601
+    assert document["classification"]["auroc"]["mean"]["n"] == 814
+
+
+def test_a_finished_comparison_is_shown_again_and_not_trained_again(tmp_path):
+    run = tmp_path / "run"
+
+    def trained():
+        return {path: path.stat().st_mtime_ns for path in run.rglob("*.ckpt")}
+
+    times = []
+    for _ in range(2):
+        done = papermill(tmp_path, ("preset", "smoke"), ("run_dir", run), notebook="pylon")
+        assert done.returncode == 0, done.stderr
+        times.append(trained())
+    assert sorted(path.parent.name for path in times[0]) == ["against"] * 2 + ["run"] * 2
+    assert times[0] == times[1]

@@ -76,16 +76,14 @@ def maps_beside(
         for axis, (name, of_model) in zip(column[1:], maps.items(), strict=True):
             S = of_model[pair].astype(np.float32)
             corners = (-0.5, side - 0.5, side - 0.5, -0.5)
-            axis.imshow(
-                S,
-                cmap="magma",
-                alpha=0.6,
-                vmin=0,
-                vmax=S.max() if own_scale else highest,
-                extent=corners,
-            )
-            p = models[name].scores[truth.image[pair], finding]
-            axis.set_title(f"{name}, p = {p:.2f}", fontsize=8)
+            top = S.max() if own_scale else highest
+            axis.imshow(S, cmap="magma", alpha=0.6, vmin=0, vmax=top, extent=corners)
+            if not own_scale:
+                p = models[name].scores[truth.image[pair], finding]
+                axis.set_title(f"p = {p:.2f}", fontsize=8)
+    for axis, name in zip(axes[1:, 0], models, strict=True):
+        place = {"transform": axis.transAxes, "rotation": 90, "va": "center", "ha": "right"}
+        axis.text(-0.04, 0.5, name, fontsize=9, **place)
     no_ticks(axes.ravel())
     return figure
 
@@ -126,8 +124,9 @@ def arms(
             )
         axis.set_title(title, fontsize=10)
         axis.grid(axis="x", color="0.92")
-        if limits.get(title):
-            axis.legend(frameon=False, fontsize=8, loc="best")
+        axis.margins(x=0.08)
+    handles, labels = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=2, loc="outside lower right", fontsize=9)
     axes[0].set_yticks(range(len(names)), list(names.values()))
     axes[0].invert_yaxis()
     return figure
