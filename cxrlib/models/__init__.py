@@ -3,17 +3,28 @@
 import inspect
 from typing import Any
 
+from cxrlib.models.attention_mining import AttentionMining
 from cxrlib.models.base import CXRModule, Output
 from cxrlib.models.baselines import Baseline
 from cxrlib.models.lse_lba import LSELBA
 from cxrlib.models.pylon import PYLON
 from cxrlib.parameters import nearest
 
-__all__ = ["LSELBA", "MODELS", "PYLON", "Baseline", "CXRModule", "Output", "create_model"]
+__all__ = [
+    "LSELBA",
+    "MODELS",
+    "PYLON",
+    "AttentionMining",
+    "Baseline",
+    "CXRModule",
+    "Output",
+    "create_model",
+]
 
 MODELS: dict[str, type[CXRModule]] = {
     "lse_lba": LSELBA,
     "pylon": PYLON,
+    "attention_mining": AttentionMining,
     "baseline": Baseline,
 }
 """Every paper's model, and what PYLON is compared with."""

@@ -1,0 +1,206 @@
+"""Attention mining in stages: the base network, then every mining step, each resumable by itself.
+
+Also what the notebook on attention mining runs: sizes and schedules, and the method's ablations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Split
+from cxrlib.models import lse_lba
+from cxrlib.models.attention_mining import AttentionMining, refuse_numbers
+from cxrlib.parameters import Parameters, nearest
+from cxrlib.predictions import Predictions
+from cxrlib.training import fit
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "image_size": 64,
+        "epochs": 1,
+        "mining_epochs": 1,
+        "batch_size": 16,
+        "learning_rate": 1e-3,
+        "steps": 2,
+        "network": {"encoder": "resnet18", "width": 16},
+        "phantom": {"n_train": 192, "n_val": 48, "n_test": 96},
+        "nih": {"limit_train": 256},
+    },
+    "quick": {
+        "image_size": 96,
+        "epochs": 10,
+        "mining_epochs": 2,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "steps": 2,
+        "network": {"encoder": "resnet18", "width": 16},
+        # Images and population of LSE-LBA's quick preset, which are rendered only once.
+        "phantom": lse_lba.PRESETS["quick"]["phantom"],
+        "nih": {},
+    },
+    "gpu": {
+        "image_size": 256,
+        "epochs": 20,
+        "mining_epochs": 4,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "steps": 3,
+        "network": {"encoder": "resnet18"},
+        "phantom": {"n_train": 12000, "n_val": 1200, "n_test": 2400},
+        "nih": {},
+    },
+    "paper": {
+        "image_size": 512,
+        "epochs": 20,
+        "mining_epochs": 5,
+        "batch_size": 16,
+        "learning_rate": 1e-4,
+        "steps": 3,
+        "network": {},
+        "phantom": {"n_train": 78484, "n_val": 8040, "n_test": 25600},
+        "nih": {},
+    },
+}
+"""Sizes and schedules; ``"paper"`` is our reading, for the paper's own are not known to us.
+
+An empty ``network`` is the default one. ``steps`` is T; ``epochs`` train the base network and
+``mining_epochs`` every step.
+"""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "cam": {"msa": False, "steps": 0},
+    "msa": {"steps": 0},
+    "am": {"kp_weight": 0.0},
+    "am_kp": {},
+}
+"""The method (last) and what is left when its parts are taken away one by one: arguments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionMiningParameters(Parameters):
+    """Parameters of ``notebooks/attention_mining.ipynb``."""
+
+    variant: str
+    pretrained: bool
+    steps: int | None
+    mining_epochs: int | None
+    tau: float
+    kp_weight: float
+
+    def __post_init__(self) -> None:
+        """Refuse a variant that does not exist and numbers out of range."""
+        super().__post_init__()
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant = {self.variant!r}; {nearest(self.variant, list(VARIANTS))}")
+        refuse_numbers(self.steps or 0, self.tau, self.kp_weight)
+        if self.mining_epochs is not None and self.mining_epochs < 1:
+            raise ValueError(f"mining_epochs = {self.mining_epochs}; at least 1 was expected")
+
+
+def create_variant(variant: str, **network: Any) -> AttentionMining:
+    """Make the method or an ablation of it.
+
+    Args:
+        variant: a key of :data:`VARIANTS`; what it fixes goes before ``network``.
+        network: arguments of :class:`cxrlib.models.attention_mining.AttentionMining`.
+
+    Raises:
+        ValueError: there is no such variant, or an argument is out of its range.
+
+    >>> create_variant("msa", steps=3, encoder="resnet18", width=16).hparams.steps
+    0
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant = {variant!r}; {nearest(variant, list(VARIANTS))}")
+    return AttentionMining(**{**network, **VARIANTS[variant]})
+
+
+def fit_stages(
+    model: AttentionMining,
+    split: Split,
+    folder: Path,
+    *,
+    epochs: int,
+    mining_epochs: int,
+    batch_size: int,
+    seed: int = 0,
+    accelerator: str = "auto",
+    num_workers: int = 0,
+) -> pd.DataFrame:
+    """Train f_0, then f_1 to f_T, each from the best epoch of the one before.
+
+    Stage t has its checkpoints in ``folder / f"step_{t}"``. Called again with the same arguments
+    after a kill, finished stages are read and the interrupted one goes on where it was.
+
+    Args:
+        model: is trained in place and left with the best weights of each stage, in evaluation mode.
+        folder: must exist.
+        epochs: of the base network.
+        mining_epochs: of each mining step.
+        split, batch_size, seed, accelerator, num_workers: of :func:`cxrlib.training.fit`.
+
+    Returns:
+        one row per epoch: stage (t), epoch, loss, val_loss, seconds; of mining steps also the
+        loss's terms whole, hidden and kp.
+
+    Raises:
+        ValueError, OSError: as :func:`cxrlib.training.fit`.
+    """
+    histories = []
+    for t in range(len(model.networks)):
+        model.begin(t)
+        place = folder / f"step_{t}"
+        place.mkdir(exist_ok=True)
+        history = fit(
+            model,
+            split,
+            place,
+            epochs=mining_epochs if t else epochs,
+            batch_size=batch_size,
+            seed=seed,
+            accelerator=accelerator,
+            num_workers=num_workers,
+        )
+        history.insert(0, "stage", t)
+        histories.append(history)
+    return pd.concat(histories, ignore_index=True)
+
+
+def harvest(
+    predictions: Predictions, dataset: CXRDataset, shares: Sequence[float] = (0.5,)
+) -> pd.DataFrame:
+    """Boxes mined from the maps of images that have a finding: one around each region of its map.
+
+    Args:
+        predictions: with maps; images without are left out.
+        dataset: its labels say which findings an image has.
+        shares: thresholds, of the way from a map's minimum to its maximum, 0 to below 1.
+
+    Returns:
+        table with the columns of :data:`cxrlib.datasets.base.BOX_COLUMNS`.
+
+    Raises:
+        ValueError: an image of the dataset is missing from the predictions.
+
+    >>> black = lambda image_id: np.zeros((8, 8), np.uint8)
+    >>> nothing, labels = pd.DataFrame(columns=BOX_COLUMNS), np.eye(14)[[4]]
+    >>> data = CXRDataset("toy", np.array(["a"]), np.array(["1"]), labels, nothing, 8, black)
+    >>> maps = np.zeros((1, 14, 8, 8)); maps[0, 4, 2:4, 0:2] = 1
+    >>> made = Predictions.from_arrays(["a"], labels, map_ids=["a"], maps=maps, frame=8)
+    >>> harvest(made, data).to_numpy().tolist()
+    [['a', 4, 0.0, 0.25, 0.25, 0.5]]
+    """
+    from cxrlib.metrics.regions import region_boxes, upsample  # slow, and of no use to training
+
+    aligned = predictions.aligned(dataset)
+    rows: list[list[Any]] = []
+    present = dict(zip(dataset.image_ids.tolist(), dataset.labels == 1, strict=True))
+    for image_id, maps in zip(aligned.map_ids.tolist(), aligned.maps, strict=True):
+        for finding in np.flatnonzero(present[image_id]):
+            corners = region_boxes(upsample(maps[finding], aligned.frame), shares) / aligned.frame
+            rows += [[image_id, finding, *box] for box in corners.tolist()]
+    return pd.DataFrame(rows, columns=BOX_COLUMNS)
