@@ -28,7 +28,7 @@ from cxrlib.findings import FINDINGS
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.models.base import CXRModule, Output
 from cxrlib.models.encoders import STRIDE, resnet
-from cxrlib.models.pylon import MEAN, SD
+from cxrlib.models.recipe import MEAN, SD
 from cxrlib.parameters import nearest
 from cxrlib.pooling import logit_pooling
 
