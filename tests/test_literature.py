@@ -27,7 +27,7 @@ def test_what_nobody_states_is_our_reading():
 
 
 def test_a_paper_without_a_ledger_is_refused():
-    expected = "no fidelity ledger for 'yao'; there is one for: baseline, lse_lba, protocols, pylon"
+    expected = "no fidelity ledger for 'yao'; there is one for: attention_mining, baseline, lse_lba"
     with pytest.raises(ValueError, match=expected):
         literature.fidelity("yao")
 
