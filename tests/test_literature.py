@@ -27,7 +27,8 @@ def test_what_nobody_states_is_our_reading():
 
 
 def test_a_paper_without_a_ledger_is_refused():
-    expected = "no fidelity ledger for 'yao'; there is one for: attention_mining, baseline, lse_lba"
+    papers = ", ".join(sorted([*MODELS, "protocols"]))
+    expected = f"no fidelity ledger for 'yao'; there is one for: {papers}"
     with pytest.raises(ValueError, match=expected):
         literature.fidelity("yao")
 

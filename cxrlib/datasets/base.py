@@ -47,6 +47,7 @@ class Batch(NamedTuple):
 
     images: Tensor  # (B, 1, H, W): uint8 from a loader, float32 once :func:`scaled` on the device
     labels: Tensor  # float32 (B, 14)
+    masks: Tensor | None = None  # bool (B, 14, H, W), of boxes to learn from; None: no boxes
 
 
 def scaled(images: Tensor) -> Tensor:

@@ -6,11 +6,13 @@ from typing import Any
 from cxrlib.models.attention_mining import AttentionMining
 from cxrlib.models.base import CXRModule, Output
 from cxrlib.models.baselines import Baseline
+from cxrlib.models.ham import HAM
 from cxrlib.models.lse_lba import LSELBA
 from cxrlib.models.pylon import PYLON
 from cxrlib.parameters import nearest
 
 __all__ = [
+    "HAM",
     "LSELBA",
     "MODELS",
     "PYLON",
@@ -26,6 +28,7 @@ MODELS: dict[str, type[CXRModule]] = {
     "pylon": PYLON,
     "attention_mining": AttentionMining,
     "baseline": Baseline,
+    "ham": HAM,
 }
 """Every paper's model, and what PYLON is compared with."""
 

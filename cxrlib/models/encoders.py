@@ -14,7 +14,7 @@ from cxrlib.parameters import nearest
 Normalization = Literal["batch", "group"]
 
 STRIDE = 32
-"""Pixels to a cell of an encoder's coarsest features."""
+"""Pixels to a cell of an encoder's coarsest features, unless a smaller stride is asked for."""
 
 GROUPS = 32
 """Of channels in group normalization, as in Wu & He 2018 (arXiv:1803.08494)."""
@@ -23,15 +23,19 @@ RESNETS = ("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet1
 """timm's ResNets of the plain kind (He et al. 2016)."""
 
 
-def resnet(name: str, width: int, pretrained: bool) -> Any:
-    """A ResNet of timm for one channel, which returns features at strides 4, 8, 16 and 32.
+def resnet(
+    name: str, width: int, pretrained: bool, *, in_chans: int = 1, output_stride: int = STRIDE
+) -> Any:
+    """A ResNet of timm, which returns features at strides 4, 8, 16 and 32, none above the largest.
 
     Args:
         name: in timm; a tag after a dot names the weights, ``"resnet50.tv_in1k"``.
         width: channels of the first stage's blocks, 64 as published, doubled in each further one;
             a multiple of 16. The stem always has 64.
-        pretrained: load the tag's weights, the stem's summed over colours, from the local cache of
-            Hugging Face or else from its hub.
+        pretrained: load the tag's weights from the local cache of Hugging Face or else from its
+            hub; for one channel the stem's are summed over colours.
+        in_chans: channels of the images.
+        output_stride: the largest stride, 8, 16 or 32; below 32 the last stages are dilated.
 
     Raises:
         ValueError: timm has no such ResNet, or the width is not possible.
@@ -45,10 +49,11 @@ def resnet(name: str, width: int, pretrained: bool) -> Any:
         import timm
 
     try:
-        return timm.create_model(
+        encoder = timm.create_model(
             name,
             pretrained=pretrained,
-            in_chans=1,
+            in_chans=in_chans,
+            output_stride=output_stride,
             features_only=True,
             out_indices=(1, 2, 3, 4),
             **arguments,
@@ -58,6 +63,20 @@ def resnet(name: str, width: int, pretrained: bool) -> Any:
             f"the ImageNet weights of {name!r} are neither in the cache of Hugging Face nor can "
             "they be downloaded; connect once, or train from scratch with pretrained=False"
         ) from error
+    _dilate_first_blocks(encoder)
+    return encoder
+
+
+def _dilate_first_blocks(encoder: Any) -> None:
+    """Give the first block of a dilated stage its stage's dilation; without dilation, do nothing.
+
+    timm leaves it that of the stage before; HAM's released network does not.
+    """
+    for stage in (encoder.layer3, encoder.layer4):
+        for name in ("conv1", "conv2"):
+            first, second = getattr(stage[0], name), getattr(stage[1], name)
+            if second.dilation != (1, 1):
+                first.dilation, first.padding = second.dilation, second.padding
 
 
 @contextmanager
