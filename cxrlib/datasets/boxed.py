@@ -29,6 +29,13 @@ class BoxTaught(CXRDataset):
 
     Batches are those of the dataset, with masks: the pixels of which a box covers at least half.
     Samples are the dataset's own.
+
+    >>> ids, boxes = np.array(["a", "b"]), pd.DataFrame([["b", 4, 0, 0, 0.5, 1]])
+    >>> boxes.columns = BOX_COLUMNS
+    >>> read = lambda image_id: np.zeros((2, 2), np.uint8)
+    >>> plain = CXRDataset("mine", ids, ids, np.zeros((2, 14)), boxes[:0], 2, read)
+    >>> BoxTaught(plain, boxes).__getitems__([1]).masks[0, 4].tolist()
+    [[True, False], [True, False]]
     """
 
     def __init__(self, dataset: CXRDataset, lessons: pd.DataFrame) -> None:
@@ -121,7 +128,7 @@ def released_fold_with_leaks(split: Split, lists: Path | str, fold: int) -> Leak
 
     Half of the images without boxes and four fifths of those with boxes are trained on; the other
     boxed images are tested on. The released code chooses its checkpoint on the images it tests on;
-    here the images of ``split.val`` that are not trained on choose it.
+    here the patients of ``split.val`` who are not trained on choose it.
 
     Args:
         split: from :func:`cxrlib.datasets.nih.load`, of all images.
@@ -150,10 +157,11 @@ def released_fold_with_leaks(split: Split, lists: Path | str, fold: int) -> Leak
     def part(names: np.ndarray) -> CXRDataset:
         return everything.subset(np.flatnonzero(np.isin(everything.image_ids, names)))
 
-    trained = listed(f"Main/fold{fold}/train_0.5_0.8.txt")
+    train = part(listed(f"Main/fold{fold}/train_0.5_0.8.txt"))
+    test = part(listed(f"bbox/fold{fold}/test.txt"))
     taught = listed(f"bbox/fold{fold}/train_0.8.txt")
-    train, test = part(trained), part(listed(f"bbox/fold{fold}/test.txt"))
-    val = split.val.subset(np.flatnonzero(~np.isin(split.val.image_ids, trained)))
+    new = ~np.isin(split.val.patient_ids, train.patient_ids)
+    val = split.val.subset(np.flatnonzero(new))
     lessons = train.boxes[train.boxes["image_id"].isin(taught)]
     shared = np.intersect1d(test.patient_ids, train.patient_ids)
     note = (

@@ -103,14 +103,10 @@ class HAM(CXRModule):
         super().__init__()
         if augmentation not in ("ham", "upright"):
             raise ValueError(f"augmentation = {augmentation!r}; 'ham' or 'upright' was expected")
-        for name, value, least in (
-            ("r", r, 0),
-            ("ordinal", ordinal, 0),
-            ("decay_every", decay_every, 1),
-        ):
-            if not value >= least:
-                raise ValueError(f"{name} = {value}; a number of at least {least} was expected")
         self.save_hyperparameters()
+        for name, least in {"r": 0, "ordinal": 0, "decay_every": 1}.items():
+            if not (value := self.hparams[name]) >= least:
+                raise ValueError(f"{name} = {value}; a number of at least {least} was expected")
         self.r, self.ordinal, self.sigma = r, ordinal, sigma
         self.augmentation, self.learning_rate = augmentation, learning_rate
         self.decay_every = decay_every
@@ -145,7 +141,7 @@ class HAM(CXRModule):
             raise ValueError(
                 f"images of {images.shape[-2]} x {images.shape[-1]} px were given; the encoder "
                 f"shrinks {STRIDE} px to one, so an image_size that is a multiple of {STRIDE} was "
-                f"expected, such as {-(-max(images.shape[-2], 1) // STRIDE) * STRIDE} px"
+                "expected"
             )
         e4 = self.encoder((2 * images - 1).expand(-1, 3, -1, -1))[-1]  # (B, 2048, H/8, W/8)
         e4_fa, foreground = self.foreground(e4)
@@ -177,11 +173,8 @@ class HAM(CXRModule):
         [(2, 1, 8, 8), (2, 1, 8, 8), (2, 14, 8, 8)]
         """
         levels = self.levels(images)
-        return {
-            "foreground": rescale(levels.foreground),
-            "abnormal": rescale(levels.A_abnormal),
-            "classes": rescale(levels.A),
-        }
+        maps = {"foreground": levels.foreground, "abnormal": levels.A_abnormal, "classes": levels.A}
+        return {level: rescale(A) for level, A in maps.items()}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """0.01 L_abnormality + L_classes + 0.001 (L_bounded + L_union) + 0.5 L_box."""
@@ -210,10 +203,9 @@ class HAM(CXRModule):
         image, finding = masks.any(-1).any(-1).nonzero(as_tuple=True)  # n pairs
         if not len(image):
             return A.new_zeros(())
-        refined = refine(A[image, finding][:, None], (masks.shape[-2], masks.shape[-1]))[
-            :, 0
-        ]  # (n, H, W)
-        return box_loss(refined, masks[image, finding], finding)
+        M = masks[image, finding]  # (n, H, W)
+        refined = refine(A[image, finding][:, None], (M.shape[-2], M.shape[-1]))[:, 0]
+        return box_loss(refined, M, finding)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment images and masks alike; a box that leaves its image no longer teaches."""
