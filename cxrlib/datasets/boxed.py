@@ -31,7 +31,7 @@ class BoxTaught(CXRDataset):
     Samples are the dataset's own.
 
     >>> ids, boxes = np.array(["a", "b"]), pd.DataFrame([["b", 4, 0, 0, 0.5, 1]])
-    >>> boxes.columns = BOX_COLUMNS
+    >>> boxes.columns = ["image_id", "finding", "x0", "y0", "x1", "y1"]
     >>> read = lambda image_id: np.zeros((2, 2), np.uint8)
     >>> plain = CXRDataset("mine", ids, ids, np.zeros((2, 14)), boxes[:0], 2, read)
     >>> BoxTaught(plain, boxes).__getitems__([1]).masks[0, 4].tolist()
