@@ -6,6 +6,7 @@ from typing import Any
 from cxrlib.models.attention_mining import AttentionMining
 from cxrlib.models.base import CXRModule, Output
 from cxrlib.models.baselines import Baseline
+from cxrlib.models.clarity import CLARiTy
 from cxrlib.models.ham import HAM
 from cxrlib.models.lse_lba import LSELBA
 from cxrlib.models.pylon import PYLON
@@ -18,6 +19,7 @@ __all__ = [
     "PYLON",
     "AttentionMining",
     "Baseline",
+    "CLARiTy",
     "CXRModule",
     "Output",
     "create_model",
@@ -29,6 +31,7 @@ MODELS: dict[str, type[CXRModule]] = {
     "attention_mining": AttentionMining,
     "baseline": Baseline,
     "ham": HAM,
+    "clarity": CLARiTy,
 }
 """Every paper's model, and what PYLON is compared with."""
 

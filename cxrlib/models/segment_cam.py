@@ -1,0 +1,63 @@
+"""What reads the tokens and patches of CLARiTy: SegmentCAM, attention pooling, a linear readout.
+
+The paper names the first two; what is inside them is our reading, see
+``cxrlib/literature/fidelity.csv``.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cxrlib.pooling import lse_pool
+
+R = 1.0
+"""Sharpness of the log-sum-exp that pools SegmentCAM's class map."""
+
+
+def softmax(q: Tensor, k: Tensor) -> Tensor:
+    """Attention of queries (..., n, d) to keys (..., m, d): float32 (..., n, m), rows sum to 1."""
+    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).float().softmax(dim=-1)
+
+
+class Readout(nn.Module):
+    """A linear functional of its own for each finding: (B, C, D) -> (B, C)."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_classes, width) * width**-0.5)
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D) -> (B, C)."""
+        return (x * self.weight).sum(dim=-1) + self.bias
+
+
+class AttentionPool(nn.Module):
+    """A query for each finding asks all patches; what they answer is weighted and read out."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(num_classes, width))
+        self.read = Readout(num_classes, width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(B, D, h, w) -> log-odds (B, C)."""
+        x = patches.flatten(2).transpose(1, 2)  # (B, P, D)
+        return self.read(softmax(self.queries, x).to(x) @ x)
+
+
+class SegmentCAM(nn.Module):
+    """Two convolutions of the patches: what each place shows, and whether it can show anything."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.class_map = nn.Conv2d(width, num_classes, 3, padding=1)
+        self.foreground = nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D, h, w) -> log-odds float32: class map (B, C, h, w) and foreground (B, 1, h, w)."""
+        return self.class_map(patches).float(), self.foreground(patches).float()
+
+    def pool(self, S: Tensor, foreground: Tensor) -> Tensor:
+        """Class map and foreground -> log-odds (B, C): a cell in the background says less."""
+        return lse_pool(S + F.logsigmoid(foreground), R)
