@@ -326,6 +326,8 @@ def test_a_teachers_predictions_reach_the_training_step(split, tmp_path):
     assert next(iter(loader(guided, 4, 0))).prior.shape == (4, 1, 8, 8)
     with pytest.raises(ValueError, match="is in the predictions: the dataset"):
         Guided(split.val, teacher=said)
+    with pytest.raises(ValueError, match=r"shape \(4, 4\), 255 to 255 was given"):
+        Guided(split.val, read_prior=lambda name: np.full((4, 4), 255, np.uint8))
 
     model = tiny(learning_rate=3e-3)
     before = copy.deepcopy(model.state_dict())

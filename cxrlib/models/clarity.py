@@ -1,6 +1,7 @@
 """CLARiTy: a vision transformer with a token for each finding, and a class map told of anatomy.
 
-Statheros, Wang, Klein, "CLARiTy", 2025, arXiv:2512.16700.
+Statheros, Wang, Klein, "CLARiTy: A Vision Transformer for Multi-Label Classification and
+Weakly-Supervised Localization of Chest X-ray Pathologies", 2025, arXiv:2512.16700.
 
 Class tokens, one for each finding, travel with the patches through a vision transformer (ViT); what
 a token attends to says where its finding is. SegmentCAM, two convolutions of the patches, gives
@@ -28,7 +29,7 @@ from cxrlib.models.clarity_losses import (
     refuse_weights,
     suppression_loss,
 )
-from cxrlib.models.clarity_teacher import GuidedBatch, load_timm, refuse_sides
+from cxrlib.models.clarity_teacher import GuidedBatch, load_timm, refuse_prior, refuse_sides
 from cxrlib.models.lse_lba import standardize
 from cxrlib.models.segment_cam import AttentionPool, Readout, SegmentCAM, softmax
 
@@ -199,11 +200,7 @@ class CLARiTy(CXRModule):
         Raises:
             ValueError: it is no such map.
         """
-        if prior.ndim != 2 or not ((prior >= 0) & (prior <= 1)).all() or not prior.numel():
-            raise ValueError(
-                f"a prior of shape {tuple(prior.shape)} was given; one map (h, w) of shares from 0 "
-                "to 1 was expected"
-            )
+        refuse_prior(prior)
         self.prior = prior.to(self.prior)[None, None]  # (1, 1, h, w)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -239,16 +236,8 @@ class TokenViT(nn.Module):
                 f"width = {width}, depth = {depth}, heads = {heads}, patch = {patch} with "
                 "pretrained=True; DINO's weights are of the published 384, 12, 6 and 16"
             )
-        vit = load_timm(
-            DINO,
-            pretrained,
-            num_classes=0,
-            img_size=GRID * patch,
-            patch_size=patch,
-            embed_dim=width,
-            depth=depth,
-            num_heads=heads,
-        )
+        sizes = {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": patch}
+        vit = load_timm(DINO, pretrained, num_classes=0, img_size=GRID * patch, **sizes)
         self.stride, self.fused = patch, fused
         self.embed, self.blocks, self.norm = vit.patch_embed.proj, vit.blocks, vit.norm
         position, positions = vit.pos_embed.detach().split([1, GRID**2], dim=1)  # of token, patches

@@ -50,7 +50,7 @@ class Guided(CXRDataset):
             that may show a finding, such as a mask of lungs and heart; None: no prior.
 
     Raises:
-        ValueError: the teacher has not seen an image.
+        ValueError: the teacher has not seen an image, or the first image's prior is none.
 
     >>> import pandas as pd
     >>> from cxrlib.datasets.base import BOX_COLUMNS
@@ -81,6 +81,8 @@ class Guided(CXRDataset):
         )
         self.teacher = None if teacher is None else teacher.aligned(dataset)
         self.read_prior = read_prior
+        if read_prior is not None:
+            refuse_prior(torch.from_numpy(read_prior(str(dataset.image_ids[0]))))
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         """The :class:`GuidedBatch` at ``indices``, for a ``DataLoader``."""
@@ -198,4 +200,17 @@ def refuse_sides(images: Tensor, stride: int) -> None:
             f"images of {height} x {width} px were given; this network shrinks {stride} px to one "
             f"cell, so an image_size that is a multiple of {stride} was expected, such as "
             f"{max(-(-height // stride), 1) * stride} px"
+        )
+
+
+def refuse_prior(prior: Tensor) -> None:
+    """Raise unless a prior is a map (h, w) of shares from 0 to 1.
+
+    >>> refuse_prior(torch.ones(2, 2))
+    """
+    if prior.ndim != 2 or not prior.numel() or not ((prior >= 0) & (prior <= 1)).all():
+        values = f", {prior.min()} to {prior.max()}" if prior.numel() else ""
+        raise ValueError(
+            f"a prior of shape {tuple(prior.shape)}{values} was given; one map (h, w) of shares "
+            "from 0 to 1 was expected, such as a mask of lungs and heart"
         )
