@@ -8,7 +8,7 @@ from cxrlib.models.clarity_losses import refuse_weights
 from cxrlib.parameters import Parameters
 
 SMALL: dict[str, Any] = {"width": 64, "depth": 2, "heads": 4, "patch": 8}
-"""A ViT that one CPU can train in two minutes: patches of 8 px are 12 x 12 of a 96 px image."""
+"""A ViT for one CPU: its patches of 8 px make 12 x 12 of a 96 px image."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
