@@ -23,7 +23,8 @@ from cxrlib.models.clarity_losses import (
     suppression_loss,
 )
 from cxrlib.models.clarity_presets import PRESETS, CLARiTyParameters
-from cxrlib.models.clarity_teacher import Guided, GuidedBatch, Teacher, load_timm
+from cxrlib.models.clarity_teacher import Guided, Teacher
+from cxrlib.models.encoders import load_timm
 from cxrlib.models.segment_cam import AttentionPool
 from cxrlib.phantom import dataset as phantom
 from cxrlib.pooling import lse_pool
@@ -38,11 +39,12 @@ def tiny(**arguments) -> CLARiTy:
     return CLARiTy(**{**TINY, **arguments})
 
 
-def guided_batch(count: int = 3) -> GuidedBatch:
+def guided_batch(count: int = 3) -> Batch:
     torch.manual_seed(1)
     labels = (torch.rand(count, 14) < 0.3).float()
     prior = (torch.rand(count, 1, 32, 32) < 0.5).float()
-    return GuidedBatch(torch.rand(count, 1, 32, 32), labels, torch.randn(count, 14), prior)
+    images, teacher = torch.rand(count, 1, 32, 32), torch.randn(count, 14)
+    return Batch(images, labels, teacher=teacher, prior=prior)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,15 @@ def test_tokens_and_patches_go_through_the_blocks_of_timm():
     torch.manual_seed(0)
     net = TokenViT(1, 32, 2, 2, 8, pretrained=False, fused=True)
     vit = load_timm(
-        DINO, False, num_classes=0, img_size=112, patch_size=8, embed_dim=32, depth=2, num_heads=2
+        DINO,
+        False,
+        in_chans=1,
+        num_classes=0,
+        img_size=112,
+        patch_size=8,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
     )
     vit.patch_embed.proj, vit.blocks, vit.norm = net.embed, net.blocks, net.norm
     with torch.no_grad():
@@ -299,7 +309,7 @@ def test_a_prior_is_augmented_with_its_image():
     model, shape = tiny(), torch.zeros(4, 1, 64, 64)
     shape[..., 20:44, 12:30] = 1
     model.__dict__["_trainer"] = Training()
-    batch = GuidedBatch(shape, torch.zeros(4, 14), None, F.avg_pool2d(shape, 2))
+    batch = Batch(shape, torch.zeros(4, 14), prior=F.avg_pool2d(shape, 2))
     moved = model.on_after_batch_transfer(batch, 0)
     assert (moved.images - shape).abs().max() > 0.5
     assert (moved.images - moved.prior).abs().mean() < 0.02

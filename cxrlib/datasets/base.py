@@ -48,6 +48,8 @@ class Batch(NamedTuple):
     images: Tensor  # (B, 1, H, W): uint8 from a loader, float32 once :func:`scaled` on the device
     labels: Tensor  # float32 (B, 14)
     masks: Tensor | None = None  # bool (B, 14, H, W), of boxes to learn from; None: no boxes
+    teacher: Tensor | None = None  # float32 (B, 14) log-odds of another model, NaN unknown
+    prior: Tensor | None = None  # float32 (B, 1, h, w), 0 to 1: where findings may be
 
 
 def scaled(images: Tensor) -> Tensor:

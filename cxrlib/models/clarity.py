@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cxrlib.datasets.base import Batch
 from cxrlib.findings import FINDINGS
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.models.base import CXRModule, Output
@@ -29,7 +30,8 @@ from cxrlib.models.clarity_losses import (
     refuse_weights,
     suppression_loss,
 )
-from cxrlib.models.clarity_teacher import GuidedBatch, load_timm, refuse_prior, refuse_sides
+from cxrlib.models.clarity_teacher import refuse_prior
+from cxrlib.models.encoders import load_timm, refuse_sides
 from cxrlib.models.lse_lba import standardize
 from cxrlib.models.segment_cam import AttentionPool, Readout, SegmentCAM, softmax
 
@@ -155,32 +157,31 @@ class CLARiTy(CXRModule):
         seen = self.look(images)
         return Output(logits=seen.heads.mean(dim=0), maps=seen.maps)
 
-    def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        """The weighted sum of :meth:`losses`; ``batch`` is a ``Batch`` or a ``GuidedBatch``."""
-        guide = batch if isinstance(batch, GuidedBatch) else GuidedBatch(batch.images, batch.labels)
-        losses = self.losses(self.look(guide.images), guide)
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The weighted sum of :meth:`losses`."""
+        losses = self.losses(self.look(batch.images), batch)
         loss = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
         logged = {"loss": loss, **{f"loss_{name}": value for name, value in losses.items()}}
-        self.log_dict(logged, batch_size=len(guide.images), on_epoch=True, on_step=False)
+        self.log_dict(logged, batch_size=len(batch.images), on_epoch=True, on_step=False)
         return loss
 
-    def losses(self, seen: Evidence, guide: GuidedBatch) -> dict[str, Tensor]:
+    def losses(self, seen: Evidence, batch: Batch) -> dict[str, Tensor]:
         """Every loss for which there is what it needs, by name, before it is weighted.
 
         Raises:
             ValueError: a loss that counts needs a teacher or a prior, and there is none.
         """
-        labels = guide.labels.expand_as(seen.heads)  # (heads, B, C): each head answers for itself
+        labels = batch.labels.expand_as(seen.heads)  # (heads, B, C): each head answers for itself
         losses = {
             "classification": multilabel_cross_entropy(seen.heads, labels),
             "orthogonal": orthogonal_loss(seen.tokens),
         }
-        if guide.teacher is not None:
+        if batch.teacher is not None:
             student = seen.heads.mean(dim=0)
-            losses["distillation"] = distillation_loss(student, guide.teacher, self.temperature)
+            losses["distillation"] = distillation_loss(student, batch.teacher, self.temperature)
         if seen.class_map is not None and seen.foreground is not None:
             losses["suppression"] = suppression_loss(seen.class_map, seen.foreground)
-            prior = self.prior if guide.prior is None else guide.prior
+            prior = self.prior if batch.prior is None else batch.prior
             if prior.numel():
                 losses["foreground"] = foreground_loss(seen.foreground, prior)
         for name, needed in (("distillation", "teacher"), ("foreground", "prior")):
@@ -203,9 +204,9 @@ class CLARiTy(CXRModule):
         refuse_prior(prior)
         self.prior = prior.to(self.prior)[None, None]  # (1, 1, h, w)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment the images, and a batch's own prior with them."""
-        if not self.trainer.training or getattr(batch, "prior", None) is None:
+        if not self.trainer.training or batch.prior is None:
             return super().on_after_batch_transfer(batch, dataloader_idx)
         prior = F.interpolate(batch.prior, size=batch.images.shape[-2:], mode="bilinear")
         images, prior = self.augment(torch.cat([batch.images, prior], dim=1)).split(1, dim=1)
@@ -237,7 +238,7 @@ class TokenViT(nn.Module):
                 "pretrained=True; DINO's weights are of the published 384, 12, 6 and 16"
             )
         sizes = {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": patch}
-        vit = load_timm(DINO, pretrained, num_classes=0, img_size=GRID * patch, **sizes)
+        vit = load_timm(DINO, pretrained, in_chans=1, num_classes=0, img_size=GRID * patch, **sizes)
         self.stride, self.fused = patch, fused
         self.embed, self.blocks, self.norm = vit.patch_embed.proj, vit.blocks, vit.norm
         position, positions = vit.pos_embed.detach().split([1, GRID**2], dim=1)  # of token, patches

@@ -6,7 +6,7 @@ and a prior where there is one, beside the images.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,28 +16,16 @@ from cxrlib.datasets.base import Batch, CXRDataset
 from cxrlib.findings import FINDINGS
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.models.base import CXRModule, Output
+from cxrlib.models.encoders import STRIDE, load_timm, refuse_sides
 from cxrlib.models.lse_lba import standardize
-from cxrlib.parameters import nearest
 from cxrlib.pooling import mean_pool
 from cxrlib.predictions import Predictions
-
-STRIDE = 32
-"""Pixels to a cell of a ConvNeXt's coarsest features."""
 
 STAGES = 4
 """Of a ConvNeXt; each has twice the channels of the one before."""
 
 SURE = 1e-6
 """A cached probability is taken to be no nearer to 0 or 1 than this, so that its log-odds exist."""
-
-
-class GuidedBatch(NamedTuple):
-    """A batch with guidance; None where there is none."""
-
-    images: Tensor  # (B, 1, H, W), as in :class:`cxrlib.datasets.base.Batch`
-    labels: Tensor  # float32 (B, C)
-    teacher: Tensor | None = None  # float32 (B, C) log-odds, NaN unknown
-    prior: Tensor | None = None  # float32 (B, 1, h, w), 0 to 1: where findings may be
 
 
 class Guided(CXRDataset):
@@ -84,16 +72,17 @@ class Guided(CXRDataset):
         if read_prior is not None:
             refuse_prior(torch.from_numpy(read_prior(str(dataset.image_ids[0]))))
 
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        """The :class:`GuidedBatch` at ``indices``, for a ``DataLoader``."""
-        batch, teacher, prior = super().__getitems__(indices), None, None
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The batch at ``indices`` with its guidance, for a ``DataLoader``."""
+        batch = super().__getitems__(indices)
         if self.teacher is not None:
             scores = torch.from_numpy(self.teacher.scores[indices])
-            teacher = scores.logit(eps=SURE)
+            batch = batch._replace(teacher=scores.logit(eps=SURE))
         if self.read_prior is not None:
             maps = [self.read_prior(name) for name in self.image_ids[indices].tolist()]
-            prior = torch.from_numpy(np.stack(maps).astype(np.float32))[:, None]
-        return GuidedBatch(batch.images, batch.labels, teacher, prior)
+            prior = torch.from_numpy(np.stack(maps).astype(np.float32))[:, None]  # (B, 1, h, w)
+            batch = batch._replace(prior=prior)
+        return batch
 
     def subset(self, indices: np.ndarray) -> "Guided":
         """The same dataset with only these images, in this order, and their guidance."""
@@ -148,7 +137,9 @@ class Teacher(CXRModule):
         self.save_hyperparameters()
         self.learning_rate = learning_rate
         # Its head without pooling and classifier is a normalization of the map.
-        self.encoder = load_timm(encoder, pretrained, num_classes=0, global_pool="", **sizes)
+        self.encoder = load_timm(
+            encoder, pretrained, in_chans=1, num_classes=0, global_pool="", **sizes
+        )
         self.head = nn.Conv2d(self.encoder.num_features, num_classes, 1)
 
     def forward(self, images: Tensor) -> Output:
@@ -166,41 +157,6 @@ class Teacher(CXRModule):
         loss = multilabel_cross_entropy(self(batch.images).logits, batch.labels)
         self.log("loss", loss, batch_size=len(batch.images), on_epoch=True, on_step=False)
         return loss
-
-
-def load_timm(name: str, pretrained: bool, **arguments: Any) -> Any:
-    """A network of timm for one channel; pretrained weights of the stem are summed over colours.
-
-    Raises:
-        ValueError: timm has no such network.
-        OSError: the weights are neither in the cache of Hugging Face nor can they be downloaded.
-    """
-    import timm  # slow, and of no use to other models
-
-    if not timm.is_model(name):
-        known = timm.list_models(name.partition("_")[0] + "_*")
-        raise ValueError(f"timm has no network {name!r}; {nearest(name, known)}")
-    try:
-        return timm.create_model(name, pretrained=pretrained, in_chans=1, **arguments)
-    except OSError as error:
-        raise OSError(
-            f"the weights of {name!r} are neither in the cache of Hugging Face nor can they be "
-            "downloaded; connect once, or train from scratch with pretrained=False"
-        ) from error
-
-
-def refuse_sides(images: Tensor, stride: int) -> None:
-    """Raise unless the sides of images (B, 1, H, W) are multiples of the stride.
-
-    >>> refuse_sides(torch.rand(1, 1, 64, 64), 32)
-    """
-    height, width = images.shape[-2:]
-    if not height or not width or height % stride or width % stride:
-        raise ValueError(
-            f"images of {height} x {width} px were given; this network shrinks {stride} px to one "
-            f"cell, so an image_size that is a multiple of {stride} was expected, such as "
-            f"{max(-(-height // stride), 1) * stride} px"
-        )
 
 
 def refuse_prior(prior: Tensor) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 from tqdm import TqdmWarning
 
 from cxrlib.parameters import nearest
@@ -45,24 +45,15 @@ def resnet(
     [16, 32, 64, 128]
     """
     arguments = encoder_arguments(name, width, pretrained)
-    with quiet_import():
-        import timm
-
-    try:
-        encoder = timm.create_model(
-            name,
-            pretrained=pretrained,
-            in_chans=in_chans,
-            output_stride=output_stride,
-            features_only=True,
-            out_indices=(1, 2, 3, 4),
-            **arguments,
-        )
-    except OSError as error:
-        raise OSError(
-            f"the ImageNet weights of {name!r} are neither in the cache of Hugging Face nor can "
-            "they be downloaded; connect once, or train from scratch with pretrained=False"
-        ) from error
+    encoder = load_timm(
+        name,
+        pretrained,
+        in_chans=in_chans,
+        output_stride=output_stride,
+        features_only=True,
+        out_indices=(1, 2, 3, 4),
+        **arguments,
+    )
     _dilate_first_blocks(encoder)
     return encoder
 
@@ -77,6 +68,48 @@ def _dilate_first_blocks(encoder: Any) -> None:
             first, second = getattr(stage[0], name), getattr(stage[1], name)
             if second.dilation != (1, 1):
                 first.dilation, first.padding = second.dilation, second.padding
+
+
+def load_timm(name: str, pretrained: bool, **arguments: Any) -> Any:
+    """A network of timm; for one channel, pretrained weights of the stem are summed over colours.
+
+    Args:
+        name: in timm; a tag after a dot names the weights, ``"resnet50.tv_in1k"``.
+        pretrained: load them from the local cache of Hugging Face or else from its hub.
+        arguments: of ``timm.create_model``.
+
+    Raises:
+        ValueError: timm has no such network.
+        OSError: the weights are neither in the cache of Hugging Face nor can they be downloaded.
+    """
+    with quiet_import():
+        import timm
+
+    if not timm.is_model(name):
+        known = timm.list_models(name.partition("_")[0] + "_*")
+        raise ValueError(f"timm has no network {name!r}; {nearest(name, known)}")
+    try:
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    except OSError as error:
+        raise OSError(
+            f"the weights of {name!r} are neither in the cache of Hugging Face nor can they be "
+            "downloaded; connect once, or train from scratch with pretrained=False"
+        ) from error
+
+
+def refuse_sides(images: Tensor, stride: int) -> None:
+    """Raise unless the sides of images (B, 1, H, W) are multiples of the stride.
+
+    >>> import torch
+    >>> refuse_sides(torch.rand(1, 1, 64, 64), 32)
+    """
+    height, width = images.shape[-2:]
+    if not height or not width or height % stride or width % stride:
+        raise ValueError(
+            f"images of {height} x {width} px were given; this network shrinks {stride} px to one "
+            f"cell, so an image_size that is a multiple of {stride} was expected, such as "
+            f"{max(-(-height // stride), 1) * stride} px"
+        )
 
 
 @contextmanager
