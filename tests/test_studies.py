@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from cxrlib.runs import committed
 from cxrlib.studies import by_seed, differences, over_seeds
 
 COLUMNS = ["variant", "seed", "metric", "finding", "part", "value"]
@@ -68,3 +69,34 @@ def test_runs_that_cannot_be_compared_are_refused(table, message):
 def test_one_seed_has_no_interval():
     with pytest.raises(ValueError, match="1 seed; an interval"):
         over_seeds(by_seed(runs(seeds=[0]), "variant", "pointing"))
+
+
+def test_the_chapter_on_pylon_says_what_its_study_found():
+    """Its verdict is prose; these are its claims."""
+    study = committed("pylon_variants.csv")
+    small, arms = ["Mass", "Nodule"], {"pylon", "cam_mean", "pylon_gap", "fpn", "fpn_group"}
+    everything = by_seed(study, "variant", "pointing")
+    few = by_seed(study, "variant", "pointing", small)
+    auroc = by_seed(study, "variant", "auroc", ["mean"], "classification")
+    prior, prior_few = (
+        by_seed(study, "variant", "pointing", findings, "location_prior")
+        for findings in (["macro"], small)
+    )
+    assert set(everything) == arms and everything.index.tolist() == [0, 1, 2, 3, 4]
+    assert (everything["pylon"] > everything["cam_mean"]).all()
+    assert (few["pylon"] > few["cam_mean"]).all()
+    assert differences(few[["pylon", "cam_mean"]], "cam_mean").loc["pylon", "value"] >= 0.10
+    assert differences(few[["pylon", "cam_mean"]], "cam_mean").loc["pylon", "low"] < 0
+    ceiling = by_seed(study, "variant", "pointing", part="grid_ceiling")
+    assert ceiling["cam_mean"].max() < 0.25 and ceiling["pylon"].min() > 0.95
+    assert over_seeds(auroc)["value"]["cam_mean"] >= over_seeds(auroc)["value"]["pylon"]
+    assert (few["pylon"] > prior_few["pylon"]).sum() == 4
+    assert (over_seeds(everything)["value"] < over_seeds(prior)["value"]).all()
+    assert (few["pylon"] > few["pylon_gap"]).sum() == 4
+    gaps = [differences(of[["pylon", "pylon_gap"]], "pylon_gap") for of in (everything, few)]
+    assert all(row.low < 0 < row.high for of in gaps for row in of.itertuples())
+    gap = everything["pylon"] - everything["pylon_gap"]
+    assert gap.min() < 0 < gap.max()
+    assert (everything["fpn_group"] > everything["fpn"]).sum() == 4
+    means = over_seeds(auroc)["value"]
+    assert means["fpn_group"] >= means["fpn"]
