@@ -1,4 +1,4 @@
-"""The ``cxrlib`` command: run a notebook, collect runs, get and show a dataset, score a model."""
+"""The ``cxrlib`` command: run notebooks, collect runs, show data, score models, mine boxes."""
 
 import argparse
 import sys
@@ -62,22 +62,27 @@ def _parser() -> argparse.ArgumentParser:
     download.set_defaults(do=_download)
     _add_data(commands)
     _add_score(commands)
+    _add_harvest(commands)
     return parser
 
 
 def _add_data(commands: Any) -> None:
     data = commands.add_parser("data", help="show what a dataset holds")
     data.add_argument("dataset", help=", ".join(datasets.LOADERS))
-    data.add_argument("--data-dir", metavar="FOLDER", help="of the dataset; the phantom has none")
     data.add_argument("--image-size", type=int, default=256, metavar="PIXELS", help="default: 256")
     data.add_argument("--seed", type=int, default=0, help="of the split; default: 0")
     data.add_argument("--sheet", type=Path, metavar="PNG", help="draw a contact sheet")
     data.add_argument("--csv", type=Path, metavar="CSV", help="write all counts")
-    help_of_options = "an option of the dataset, e.g. -p n_test 60 for the phantom"
-    data.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=help_of_options
-    )
+    _add_place(data)
     data.set_defaults(do=_data)
+
+
+def _add_place(parser: Any) -> None:
+    parser.add_argument("--data-dir", metavar="FOLDER", help="of the dataset; the phantom has none")
+    about = "an option of the dataset, e.g. -p n_test 60 for the phantom"
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=about
+    )
 
 
 def _add_score(commands: Any) -> None:
@@ -85,7 +90,7 @@ def _add_score(commands: Any) -> None:
     score = commands.add_parser("score", help=about)
     score.add_argument("predictions", type=Path, help="an .npz, see the book's page on it")
     score.add_argument("--dataset", required=True, help=", ".join(datasets.LOADERS))
-    score.add_argument("--data-dir", metavar="FOLDER", help="of the dataset; the phantom has none")
+    _add_place(score)
     score.add_argument(
         "--part", choices=["train", "val", "test"], default="test", help="default: test"
     )
@@ -109,15 +114,22 @@ def _add_score(commands: Any) -> None:
     score.add_argument("--against", type=Path, metavar="NPZ", help="a second model to subtract")
     for suffix, what in _OUTPUTS.items():
         score.add_argument(f"--{suffix}", type=Path, metavar=suffix.upper(), help=what)
-    score.add_argument(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="an option of the dataset",
-    )
     score.set_defaults(do=_score)
+
+
+def _add_harvest(commands: Any) -> None:
+    about = "write boxes that a run's model mines where the labels say that a finding is there"
+    mine = commands.add_parser("harvest", help=about)
+    mine.add_argument("run", type=Path, help="folder of a finished run of a notebook with training")
+    mine.add_argument("--dataset", required=True, help=", ".join(datasets.LOADERS))
+    _add_place(mine)
+    mine.add_argument("--part", choices=["train", "val", "test", "all"], default="all")
+    help_of_share = "of a map's range from which on a pixel is in a region; default: 0.5"
+    mine.add_argument("--share", type=float, default=0.5, help=help_of_share)
+    mine.add_argument("--seed", type=int, help="of the split; default: the run's")
+    mine.add_argument("--csv", type=Path, metavar="CSV", help="write one row per box")
+    mine.add_argument("--coco", type=Path, metavar="JSON", help="write them in COCO's format")
+    mine.set_defaults(do=_harvest)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -195,18 +207,19 @@ def _refuse_suffix(path: Path | None, suffix: str) -> None:
         raise ValueError(f"{path} does not end in {suffix}; give such a name")
 
 
-def _refuse_output(path: Path | None, suffix: str) -> None:
-    """Raise unless the file can be written, before hours of scoring; its folder is made."""
+def _refuse_output(path: Path | None, suffix: str, option: str | None = None) -> None:
+    """Raise unless the file can be written, before hours of work; its folder is made."""
     _refuse_suffix(path, f".{suffix}")
+    option = f"--{option or suffix}"
     if path is None:
         return
     if path.is_dir():
-        raise ValueError(f"--{suffix} {path} is a folder; give the name of a file")
+        raise ValueError(f"{option} {path} is a folder; give the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise explain_os_error(error, path, f"--{suffix}") from error
+        raise explain_os_error(error, path, option) from error
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -242,6 +255,26 @@ def _score(options: argparse.Namespace) -> None:
     if options.html is not None:
         drawn = page.html(made, split.parts[options.part], first.predictions)
         write_atomic(options.html, lambda file: file.write(drawn.encode()))
+
+
+def _harvest(options: argparse.Namespace) -> None:
+    if options.csv is None and options.coco is None:
+        raise ValueError("nothing to write; give --csv boxes.csv, --coco boxes.json or both")
+    _refuse_output(options.csv, "csv")
+    _refuse_output(options.coco, "json", "coco")
+    from cxrlib import checkpoints, harvest, harvest_files  # slow; others do without
+
+    harvest.refuse_share(options.share)
+    run = checkpoints.load_model(options.run)
+    given = {name: _value(value) for name, value in options.p}
+    split = run.load_data(options.dataset, options.data_dir, options.seed, given)
+    folder = Path(options.data_dir or "").expanduser()
+    made = harvest_files.Harvest.of_run(run, split, options.part, options.share, folder=folder)
+    if options.csv is not None:
+        write_csv(options.csv, made.to_csv())
+    if options.coco is not None:
+        write_json(options.coco, made.to_coco())
+    print(made)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A model on a dataset: batches in order, scores and maps out, on whatever device there is."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from torch.utils.data import DataLoader, Sampler
 from cxrlib.datasets.base import Batch, CXRDataset, scaled
 from cxrlib.predictions import Predictions
 from cxrlib.progress import track
+
+if TYPE_CHECKING:
+    from cxrlib.models.base import Output
 
 
 def predict(
@@ -29,17 +33,13 @@ def predict(
         accelerator: as in :func:`cxrlib.training.fit`.
         num_workers: processes that read images.
     """
-    device = torch.device(device_type(accelerator))
-    model = model.to(device)
     wanted = np.isin(dataset.image_ids, dataset.boxes["image_id"].to_numpy(str))
     scores, maps = [], []
-    batches = loader(dataset, batch_size, num_workers)
-    with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
-        for index, batch in enumerate(track(batches, "predicting", len(batches))):
-            output = model(scaled(batch.images.to(device)))
-            scores.append(output.logits.float().sigmoid().cpu())
-            keep = torch.from_numpy(wanted[index * batch_size :][: len(batch.images)])
-            maps.append(output.maps[keep.to(device)].half().cpu())
+    outputs = answers(model, dataset, batch_size, accelerator, num_workers)
+    for index, output in enumerate(outputs):
+        scores.append(output.logits.float().sigmoid().cpu())
+        keep = torch.from_numpy(wanted[index * batch_size :][: len(output.logits)])
+        maps.append(output.maps[keep.to(output.maps.device)].half().cpu())
     return Predictions.from_arrays(
         dataset.image_ids,
         torch.cat(scores),
@@ -47,6 +47,31 @@ def predict(
         maps=torch.cat(maps),
         frame=dataset.image_size,
     )
+
+
+def answers(
+    model: nn.Module,
+    dataset: CXRDataset,
+    batch_size: int,
+    accelerator: str = "auto",
+    num_workers: int = 0,
+) -> Iterator["Output"]:
+    """What a model says, batch by batch, so that the maps of one batch are all that is held.
+
+    Args:
+        model, dataset, batch_size, accelerator, num_workers: of :func:`predict`.
+
+    Yields:
+        what the model returns, of the dataset's images in order, on the model's device.
+    """
+    device = torch.device(device_type(accelerator))
+    model = model.to(device)
+    batches = loader(dataset, batch_size, num_workers)
+    for batch in track(batches, "predicting", len(batches)):
+        # Left before each yield, or the caller's code would run under them too.
+        with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
+            output = model(scaled(batch.images.to(device)))
+        yield output
 
 
 def device_type(accelerator: str) -> str:

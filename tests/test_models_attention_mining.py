@@ -19,7 +19,6 @@ from cxrlib.models.mining_stages import (
     AttentionMiningParameters,
     create_variant,
     fit_stages,
-    harvest,
 )
 from cxrlib.phantom import dataset as phantom
 from cxrlib.saliency import saliency_maps
@@ -331,20 +330,12 @@ def test_a_kill_in_stage_2_resumes_in_it(split, whole, tmp_path):
     pd.testing.assert_frame_equal(history, whole[1])
 
 
-def test_predictions_are_scored_and_boxes_harvested(split, whole):
+def test_predictions_are_scored(split, whole):
     model, _ = whole
     predictions = predict(model, split.test, batch_size=8, accelerator="cpu")
     assert predictions.maps.shape[1:] == (14, 8, 8)
     pointing = evaluate(predictions, split.test)["localization"]["pointing"]["micro"]
     assert pointing["n"] == len(Truth(split.test))
-    boxes = harvest(predictions, split.test)
-    assert boxes[["x0", "y0"]].ge(0).all(axis=None) and boxes[["x1", "y1"]].le(1).all(axis=None)
-    assert (boxes["x1"] > boxes["x0"]).all() and (boxes["y1"] > boxes["y0"]).all()
-    labels = dict(zip(split.test.image_ids, split.test.labels, strict=True))
-    assert all(labels[image][finding] == 1 for image, finding in boxes.iloc[:, :2].to_numpy())
-    wider = harvest(predictions, split.test, shares=(0.1,))
-    area = [float(((b["x1"] - b["x0"]) * (b["y1"] - b["y0"])).sum()) for b in (boxes, wider)]
-    assert area[0] < area[1]
 
 
 def test_the_smoke_preset_trains(tmp_path):

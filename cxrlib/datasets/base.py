@@ -61,6 +61,14 @@ def scaled(images: Tensor) -> Tensor:
     return images / 255
 
 
+class Original(NamedTuple):
+    """The image as its source gives it, which :attr:`Sample.image` shows squared and resized."""
+
+    path: str
+    height: int  # pixels; the shorter side is padded equally on both ends to the longer one
+    width: int
+
+
 class CXRDataset(Dataset[Sample]):
     """Radiographs with image labels and, for some images, boxes or masks.
 
@@ -75,6 +83,7 @@ class CXRDataset(Dataset[Sample]):
             (B, H, W), batches are read by that.
         read_masks: image id -> bool (14, H, W); None where the dataset has no masks.
         views: (N,) strings such as ``"PA"``, ``""`` where unknown; None: all unknown.
+        read_original: image id -> its file and size; None where images have no files.
     """
 
     def __init__(
@@ -88,6 +97,7 @@ class CXRDataset(Dataset[Sample]):
         read_pixels: Callable[[str], np.ndarray],
         read_masks: Callable[[str], np.ndarray] | None = None,
         views: np.ndarray | None = None,
+        read_original: Callable[[str], Original] | None = None,
     ) -> None:
         self.name = name
         self.image_ids = np.asarray(image_ids, str)
@@ -97,6 +107,7 @@ class CXRDataset(Dataset[Sample]):
         self.image_size = image_size
         self.read_pixels = read_pixels
         self.read_masks = read_masks
+        self.read_original = read_original
         self.views = np.full(len(self), "") if views is None else np.asarray(views, str)
         # Arrays, not the table: pandas would cost more per sample than reading the pixels.
         self._box_rows = self.boxes.groupby("image_id").indices
@@ -148,6 +159,7 @@ class CXRDataset(Dataset[Sample]):
             self.read_pixels,
             self.read_masks,
             self.views[indices],
+            self.read_original,
         )
 
 

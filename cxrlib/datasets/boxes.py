@@ -1,4 +1,4 @@
-"""Boxes that a release gives in pixels of its original images, checked and put into the square."""
+"""Boxes in pixels of original images: checked, put into the padded square, and back."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -101,6 +101,27 @@ def square_boxes(corners: np.ndarray, heights: np.ndarray, widths: np.ndarray) -
     side = np.maximum(heights, widths)  # (n,)
     left, top = (side - widths) // 2, (side - heights) // 2
     return (corners + np.stack([left, top, left, top], axis=-1)) / side[..., None]
+
+
+def original_boxes(corners: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """The way back from :func:`square_boxes`; what lies on the padding is cut off.
+
+    Args:
+        corners: (n, 4), xyxy as fractions of the side of the padded square.
+        heights: (n,), of the image of each box, pixels.
+        widths: (n,).
+
+    Returns:
+        float64 (n, 4), xyxy in pixels of the original images; empty for a box on the padding alone.
+
+    >>> original_boxes(np.array([[0, 0, 0.25, 0.5]]), np.array([100]), np.array([200])).tolist()
+    [[0.0, 0.0, 50.0, 50.0]]
+    """
+    heights, widths = np.asarray(heights), np.asarray(widths)
+    side = np.maximum(heights, widths)  # (n,)
+    left, top = (side - widths) // 2, (side - heights) // 2
+    pixels = np.asarray(corners) * side[..., None] - np.stack([left, top, left, top], axis=-1)
+    return np.clip(pixels, 0, np.stack([widths, heights, widths, heights], axis=-1))
 
 
 def read_shapes(

@@ -157,6 +157,7 @@ def load(
         image_size,
         reader,
         views=images["projection"].to_numpy(),
+        read_original=reader.original,
     )
     return divide(dataset, reader, parts, notes, folder, cache)
 

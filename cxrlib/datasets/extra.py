@@ -187,6 +187,7 @@ def with_truth(
         dataset.read_pixels,
         masks,
         dataset.views,
+        dataset.read_original,
     )
 
 

@@ -93,6 +93,7 @@ def load(
         _read_boxes(folder / "boxes.csv", table, paths, mend),
         image_size,
         reader,
+        read_original=reader.original,
     )
     part_of, notes = _choose_parts(table, dataset.boxes, seed, val_fraction, test_fraction)
     parts = [np.flatnonzero(part_of == part) for part in _PARTS]

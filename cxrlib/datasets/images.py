@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from cxrlib.datasets import dicom
+from cxrlib.datasets.base import Original
 from cxrlib.progress import track
 
 MIN_SIDE, MAX_SIDE, MAX_AREA = 16, 19_999, 89_478_485
@@ -206,10 +207,16 @@ class Reader:
     image_size: int
     mend: str
     pad: bool = False
+    frame: int | None = None  # side of all originals, whatever the size of the stored files
 
     def __call__(self, image_id: str) -> np.ndarray:
         """The pixels of an image, uint8 (image_size, image_size)."""
         return read_pixels(self.paths[image_id], self.image_size, self.mend, pad=self.pad)
+
+    def original(self, image_id: str) -> Original:
+        """The file of an image and its size, from its header alone."""
+        path, frame = self.paths[image_id], self.frame
+        return Original(path, *((frame, frame) if frame else image_shape(path, self.mend)))
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def load(
         f"restore it from {HOME}, or delete its row from {tables.path} and its name from the list "
         "and box tables beside it"
     )
-    reader = Reader(paths, image_size, mend)
+    reader = Reader(paths, image_size, mend, frame=FRAME)
     dataset = CXRDataset(
         "nih",
         tables.images["image_id"].to_numpy(),
@@ -145,6 +145,7 @@ def load(
         image_size,
         reader,
         views=tables.images["view"].to_numpy(),
+        read_original=reader.original,
     )
     return divide(dataset, reader, parts, (*notes, *archives), folder, cache)
 

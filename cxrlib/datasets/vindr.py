@@ -172,6 +172,7 @@ def load(
         fit_boxes(tables.path, boxes, shapes, fit),
         image_size,
         reader,
+        read_original=reader.original,
     )
     return divide(dataset, reader, parts, notes, folder, cache)
 

@@ -35,6 +35,10 @@ class CXRModule(pl.LightningModule):
     learning_rate: float
     weight_decay: float = 0.0
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the class, whose arguments Lightning stores: see :mod:`cxrlib.checkpoints`."""
+        checkpoint["model_class"] = type(self).__name__
+
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:

@@ -3,19 +3,16 @@
 Also what the notebook on attention mining runs: sizes and schedules, and the method's ablations.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Split
+from cxrlib.datasets.base import Split
 from cxrlib.models import lse_lba
 from cxrlib.models.attention_mining import AttentionMining, refuse_numbers
 from cxrlib.parameters import Parameters, nearest
-from cxrlib.predictions import Predictions
 from cxrlib.training import fit
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -168,39 +165,3 @@ def fit_stages(
         history.insert(0, "stage", t)
         histories.append(history)
     return pd.concat(histories, ignore_index=True)
-
-
-def harvest(
-    predictions: Predictions, dataset: CXRDataset, shares: Sequence[float] = (0.5,)
-) -> pd.DataFrame:
-    """Boxes mined from the maps of images that have a finding: one around each region of its map.
-
-    Args:
-        predictions: with maps; images without are left out.
-        dataset: its labels say which findings an image has.
-        shares: thresholds, of the way from a map's minimum to its maximum, 0 to below 1.
-
-    Returns:
-        table with the columns of :data:`cxrlib.datasets.base.BOX_COLUMNS`.
-
-    Raises:
-        ValueError: an image of the dataset is missing from the predictions.
-
-    >>> black = lambda image_id: np.zeros((8, 8), np.uint8)
-    >>> nothing, labels = pd.DataFrame(columns=BOX_COLUMNS), np.eye(14)[[4]]
-    >>> data = CXRDataset("toy", np.array(["a"]), np.array(["1"]), labels, nothing, 8, black)
-    >>> maps = np.zeros((1, 14, 8, 8)); maps[0, 4, 2:4, 0:2] = 1
-    >>> made = Predictions.from_arrays(["a"], labels, map_ids=["a"], maps=maps, frame=8)
-    >>> harvest(made, data).to_numpy().tolist()
-    [['a', 4, 0.0, 0.25, 0.25, 0.5]]
-    """
-    from cxrlib.metrics.regions import region_boxes, upsample  # slow, and of no use to training
-
-    aligned = predictions.aligned(dataset)
-    rows: list[list[Any]] = []
-    present = dict(zip(dataset.image_ids.tolist(), dataset.labels == 1, strict=True))
-    for image_id, maps in zip(aligned.map_ids.tolist(), aligned.maps, strict=True):
-        for finding in np.flatnonzero(present[image_id]):
-            corners = region_boxes(upsample(maps[finding], aligned.frame), shares) / aligned.frame
-            rows += [[image_id, finding, *box] for box in corners.tolist()]
-    return pd.DataFrame(rows, columns=BOX_COLUMNS)
