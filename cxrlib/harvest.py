@@ -124,7 +124,7 @@ def regions(map_: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above.view(np.uint8), connectivity=8)
     left, top, width, height = stats[1:, :4].T  # the first is what is below
     peaks = np.zeros(count, np.float32)
-    np.maximum.at(peaks, labels[above], map_[above])
+    np.maximum.at(peaks, labels[above].astype(int), map_[above])
     return np.stack([left, top, left + width, top + height], axis=1), peaks[1:]
 
 

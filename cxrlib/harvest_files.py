@@ -160,7 +160,7 @@ def in_pixels(boxes: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     named = boxes.assign(finding=np.array(FINDINGS)[boxes["finding"].to_numpy(int)])
     named[CORNERS] = corners
     _, size = _spans(named)
-    return named[(size > 0).all(axis=1)].reset_index(drop=True)
+    return named.iloc[np.flatnonzero((size > 0).all(axis=1))].reset_index(drop=True)
 
 
 def _spans(boxes: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
