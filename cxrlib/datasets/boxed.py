@@ -49,6 +49,7 @@ class BoxTaught(CXRDataset):
             dataset.read_pixels,
             dataset.read_masks,
             dataset.views,
+            dataset.read_original,
         )
         self.lessons = lessons.reset_index(drop=True)
         self._truth = Truth(_with_boxes(dataset, self.lessons))
@@ -183,6 +184,7 @@ def _joined(one: CXRDataset, other: CXRDataset) -> CXRDataset:
         one.image_size,
         one.read_pixels,  # of all parts
         views=np.concatenate([one.views, other.views]),
+        read_original=one.read_original,
     )
 
 
@@ -197,4 +199,5 @@ def _with_boxes(dataset: CXRDataset, boxes: pd.DataFrame) -> CXRDataset:
         dataset.image_size,
         dataset.read_pixels,
         views=dataset.views,
+        read_original=dataset.read_original,
     )

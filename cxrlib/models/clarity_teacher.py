@@ -66,6 +66,7 @@ class Guided(CXRDataset):
             dataset.read_pixels,
             dataset.read_masks,
             dataset.views,
+            dataset.read_original,
         )
         self.teacher = None if teacher is None else teacher.aligned(dataset)
         self.read_prior = read_prior
