@@ -25,7 +25,7 @@
 # average pooling** inside the network and **group normalization**. This page builds the network, shows both leaks, trains PYLON
 # beside CAM, and tries the claim on five networks.
 #
-# *Reading time 20 minutes, running time about three on a laptop without a graphics card. You need the symbols of
+# *Reading time 20 minutes, running time about five on a laptop without a graphics card. You need the symbols of
 # {doc}`../book/notation`.*
 
 # %% [markdown]
@@ -35,7 +35,7 @@
 # preset chooses; with `against=None` nothing is trained beside the variant.
 
 # %% tags=["parameters"]
-preset: str = "quick"  # smoke (seconds), quick (3 min on a laptop), gpu (one GPU), paper (256 px)
+preset: str = "quick"  # smoke (seconds), quick (5 min on a laptop), gpu (one GPU), paper (256 px)
 dataset: str = "phantom"  # phantom (drawn by this library), nih, chexpert, vindr or folder
 data_dir: str = None  # folder of the dataset, unless it is the phantom
 run_dir: str = None  # folder of the results; None: runs/pylon/<key>

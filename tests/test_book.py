@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-MINUTES = 15
+MINUTES = 40
 
 SPHINX_KEYS = {
     "bibtex_reference_style",
