@@ -378,7 +378,8 @@ real.set_index(["variant", "metric", "finding", "part"])[
 # | `occlusion` {cite}`zeiler2014` | how much does the logit fall when a square is covered? | of squares | forward passes only |
 #
 # Here they look into the network trained above. Its own map comes first; Grad-CAM of its encoder's last features is what a
-# reader of heat maps would have got from the same weights. Each map has its own colour scale.
+# reader of heat maps would have got from the same weights. Each map has its own colour scale; a map that is dark everywhere found nothing in favour of the
+# finding at that level.
 
 # %% mystnb={"image": {"alt": "Rows of heat maps of four findings in the same trained network: its own map, Grad-CAM and Grad-CAM++ of the encoder's last features, integrated gradients and occlusion, over radiographs with the true boxes."}}
 import numpy as np
