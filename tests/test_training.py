@@ -157,7 +157,8 @@ def test_three_kills_change_no_number(tmp_path, monkeypatch):
         json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("whole", "killed")
     )
     assert one["seconds"]["epochs"] == other["seconds"]["epochs"] == 6
-    # In float32, where a process that starts anew may add up in another order.
+    # In float32, where a process that starts anew may add up in another order: a threshold that is
+    # tuned near 0 is a small difference of numbers near 1.
     numbers = [pd.json_normalize({**run, "seconds": 0}).iloc[0] for run in (one, other)]
-    pd.testing.assert_series_equal(*numbers, rtol=1e-5)
+    pd.testing.assert_series_equal(*numbers, rtol=1e-5, atol=1e-6)
     assert not (tmp_path / "killed.partial").exists()
