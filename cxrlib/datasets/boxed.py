@@ -14,6 +14,7 @@ import torch
 
 from cxrlib.datasets.base import Batch, CXRDataset, Split, Truth, split_patients
 from cxrlib.datasets.coverage import rasterize
+from cxrlib.datasets.extra import with_truth
 from cxrlib.datasets.splits import folds
 from cxrlib.datasets.tables import stems
 from cxrlib.findings import FINDINGS
@@ -52,7 +53,7 @@ class BoxTaught(CXRDataset):
             dataset.read_original,
         )
         self.lessons = lessons.reset_index(drop=True)
-        self._truth = Truth(_with_boxes(dataset, self.lessons))
+        self._truth = Truth(with_truth(dataset, self.lessons))
         self._pairs = pd.Series(np.arange(len(self._truth))).groupby(self._truth.image).indices
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
@@ -143,7 +144,7 @@ def released_fold_with_leaks(split: Split, lists: Path | str, fold: int) -> Leak
     if fold not in range(1, 6):
         raise ValueError(f"fold is {fold}; the released folds are 1 to 5")
     everything = _joined(_joined(split.train, split.val), split.test)
-    everything = _with_boxes(everything, split.test.boxes)
+    everything = with_truth(everything, split.test.boxes)
 
     def listed(name: str) -> np.ndarray:
         path = Path(lists).expanduser() / name
@@ -169,7 +170,7 @@ def released_fold_with_leaks(split: Split, lists: Path | str, fold: int) -> Leak
         f"released fold {fold}, for comparison only: {len(shared)} of "
         f"{len(np.unique(test.patient_ids))} test patients are also trained on"
     )
-    train = BoxTaught(_with_boxes(train, train.boxes[:0]), lessons)
+    train = BoxTaught(with_truth(train, train.boxes[:0]), lessons)
     return LeakySplit(train, val, test, split.data_hash, (*split.notes, note))
 
 
@@ -185,19 +186,4 @@ def _joined(one: CXRDataset, other: CXRDataset) -> CXRDataset:
         one.read_pixels,  # of all parts
         views=np.concatenate([one.views, other.views]),
         read_original=one.read_original,
-    )
-
-
-def _with_boxes(dataset: CXRDataset, boxes: pd.DataFrame) -> CXRDataset:
-    """The images of a dataset with other boxes, and without masks."""
-    return CXRDataset(
-        dataset.name,
-        dataset.image_ids,
-        dataset.patient_ids,
-        dataset.labels,
-        boxes,
-        dataset.image_size,
-        dataset.read_pixels,
-        views=dataset.views,
-        read_original=dataset.read_original,
     )
