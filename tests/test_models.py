@@ -40,6 +40,14 @@ def test_sharpness_is_learned_but_bounded():
     assert pool.r.item() == pytest.approx(2)
 
 
+def test_every_weight_learns_and_beta_more_slowly():
+    model = create_model("lse_lba", learning_rate=0.01, **TINY)
+    fast, slow = model.groups()
+    assert [*slow["params"]] == [model.network.pool.beta] and slow["lr"] < fast["lr"] == 0.01
+    together = {id(weights) for group in (fast, slow) for weights in group["params"]}
+    assert together == {id(weights) for weights in model.parameters()}
+
+
 def test_every_weight_gets_a_gradient():
     model = create_model("lse_lba", **TINY)
     model(torch.rand(4, 1, 32, 32)).logits.square().sum().backward()

@@ -61,14 +61,17 @@ class CXRModule(pl.LightningModule):
         loss = multilabel_cross_entropy(self(batch.images).logits, batch.labels)
         self.log("val_loss", loss, batch_size=len(batch.images), on_epoch=True)
 
+    def groups(self) -> list[dict[str, Any]]:
+        """Groups of parameters, each with its peak learning rate."""
+        return [{"params": self.parameters(), "lr": self.learning_rate}]
+
     def configure_optimizers(self) -> Any:
-        """The learning rate rises to ``learning_rate`` and anneals to zero."""
-        optimizer = torch.optim.AdamW(
-            self.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True
-        )
+        """The learning rates rise to their peaks and anneal to zero."""
+        groups = self.groups()
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay, fused=True)
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=steps
+            optimizer, [group["lr"] for group in groups], total_steps=steps
         )
         return {
             "optimizer": optimizer,
