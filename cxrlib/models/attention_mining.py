@@ -16,6 +16,7 @@ stands in ``cxrlib/literature/fidelity.csv``.
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
@@ -27,7 +28,7 @@ from cxrlib.datasets.base import Batch
 from cxrlib.findings import FINDINGS
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.models.base import CXRModule, Output
-from cxrlib.models.encoders import STRIDE, resnet
+from cxrlib.models.encoders import refuse_sides, resnet
 from cxrlib.models.recipe import MEAN, SD
 from cxrlib.parameters import nearest
 from cxrlib.pooling import logit_pooling
@@ -50,8 +51,10 @@ class AttentionMining(CXRModule):
 
     Args:
         steps: T, of attention mining; at 0 the model is a classifier with its CAM.
-        msa: whether features at strides 8, 16 and 32 are aggregated (maps have stride 8), or those
-            at stride 32 are used alone.
+        msa: whether features at all ``strides`` are aggregated (maps have the finest), or those
+            at the coarsest are used alone.
+        strides: of the encoder's features, among 4, 8, 16 and 32, ascending; the encoder ends with
+            the last of them.
         tau: a cell is erased where a map reaches this share of its maximum, above 0 to 1.
         erase: hide cells of the ``"features"``, or the pixels they stand for (``"image"``).
         kp_weight: lambda, of knowledge preservation, >= 0; 0 is attention mining without it.
@@ -83,6 +86,7 @@ class AttentionMining(CXRModule):
         *,
         steps: int = 3,
         msa: bool = True,
+        strides: Sequence[int] = (8, 16, 32),
         tau: float = 0.5,
         erase: Erase = "features",
         kp_weight: float = 1.0,
@@ -105,7 +109,7 @@ class AttentionMining(CXRModule):
         self.tau, self.erase, self.union = tau, erase, union
         self.kp_weight, self.kp_on = kp_weight, kp_on
         self.rates = learning_rate, learning_rate * mining_rate
-        base = CAMNetwork(num_classes, encoder, width, pretrained, msa, pooling)
+        base = CAMNetwork(num_classes, encoder, width, pretrained, msa, strides, pooling)
         self.networks: Any = nn.ModuleList([base, *(copy.deepcopy(base) for _ in range(steps))])
         self.begin(steps)
 
@@ -193,23 +197,27 @@ class CAMNetwork(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, encoder: str, width: int, pretrained: bool, msa: bool, pooling: str
+        self,
+        num_classes: int,
+        encoder: str,
+        width: int,
+        pretrained: bool,
+        msa: bool,
+        strides: Sequence[int],
+        pooling: str,
     ) -> None:
         super().__init__()
-        self.encoder = resnet(encoder, width, pretrained)
-        _, *channels = self.encoder.feature_info.channels()  # at strides 8, 16 and 32
+        self.encoder = resnet(encoder, width, pretrained, strides=strides)
+        self.stride = strides[-1]
+        channels = self.encoder.feature_info.channels()
         self.msa = MSA(channels, 4 * width) if msa else None
         self.head = nn.Conv2d(4 * width if msa else channels[-1], num_classes, 1)
         self.pool = logit_pooling(pooling)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 1, H, W), 0 to 1 -> features A (B, K, h, w)."""
-        if any(side == 0 or side % STRIDE for side in x.shape[-2:]):
-            raise ValueError(
-                f"images of {x.shape[-2]} x {x.shape[-1]} px were given; the encoder shrinks "
-                f"{STRIDE} px to one, so an image_size that is a multiple of {STRIDE} was expected"
-            )
-        _, *features = self.encoder((x - MEAN) / SD)
+        refuse_sides(x, self.stride)
+        features = self.encoder((x - MEAN) / SD)
         return features[-1] if self.msa is None else self.msa(features)
 
     def answer(self, A: Tensor) -> Response:
