@@ -173,13 +173,14 @@ def test_tables_of_runs_are_gathered(split, tmp_path):
         pd.DataFrame({"step": [0, 1], "value": [0.1, 0.2]}).to_csv(
             tmp_path / name / "steps.csv", index=False
         )
-    table = collect_steps(tmp_path)
+    table = collect_steps(tmp_path, ["cam", "msa"])
     assert table[["variant", "seed", "source", "commit"]].drop_duplicates().values.tolist() == [
         ["msa", 3, "s", "c"]
     ]
     assert table["step"].tolist() == [0, 1] and table.columns[0] == "variant"
-    with pytest.raises(FileNotFoundError, match=r"no finished run with a steps\.csv"):
-        collect_steps(tmp_path / "unfinished")
+    for folder, variant in ((tmp_path / "unfinished", "msa"), (tmp_path, "am")):
+        with pytest.raises(FileNotFoundError, match=rf"no finished run of {variant} with a steps"):
+            collect_steps(folder, [variant])
 
 
 def make(folder):

@@ -34,6 +34,7 @@ def resnet(
     in_chans: int = 1,
     output_stride: int = STRIDE,
     strides: Sequence[int] = STRIDES,
+    stem: int | None = None,
 ) -> Any:
     """A ResNet of timm, which returns features at some strides, none above the largest.
 
@@ -47,9 +48,11 @@ def resnet(
         output_stride: the largest stride, 8, 16 or 32; below 32 the last stages are dilated.
         strides: of the features, among :data:`STRIDES`, ascending; what is coarser than the last
             is left out of the network.
+        stem: channels of three 3 x 3 convolutions instead of the published 7 x 7 with 64, half of
+            it in the first two; even, not with pretrained weights. A small one is twice as fast.
 
     Raises:
-        ValueError: timm has no such ResNet, or the width or a stride is not possible.
+        ValueError: timm has no such ResNet, or the width, the stem or a stride is not possible.
         OSError: the weights are neither in the cache nor can they be downloaded.
 
     >>> resnet("resnet18", 16, pretrained=False).feature_info.channels()
@@ -58,6 +61,13 @@ def resnet(
     arguments = encoder_arguments(name, width, pretrained)
     if not strides or list(strides) != sorted(set(strides) & set(STRIDES)):
         raise ValueError(f"strides = {strides}; some of {STRIDES}, ascending, were expected")
+    if stem is not None:
+        if pretrained or stem < 2 or stem % 2:
+            raise ValueError(
+                f"stem = {stem} with pretrained={pretrained}; an even number from 2 up without "
+                "pretrained weights was expected, or None"
+            )
+        arguments |= {"stem_type": "deep", "stem_width": stem // 2}
     encoder = load_timm(
         name,
         pretrained,

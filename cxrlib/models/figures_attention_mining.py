@@ -37,10 +37,10 @@ def stages(history: pd.DataFrame) -> Figure:
     )
     left, *right = np.atleast_1d(axes)
     passes = np.arange(1, len(history) + 1)
-    for t, of_stage in history.groupby("stage"):
-        place = passes[history["stage"] == t]
+    for t in range(int(history["stage"].max()) + 1):
+        of_stage, place = history[history["stage"] == t], passes[history["stage"] == t]
         label = "base network $f_0$" if t == 0 else f"$f_{t}$"
-        colour = COLOURS[int(t) % len(COLOURS)]
+        colour = COLOURS[t % len(COLOURS)]
         left.plot(place, of_stage["val_loss"], "o-", markersize=3, color=colour, label=label)
     left.set(xlabel="epoch, of all stages", ylabel="validation loss of the stage")
     left.legend(frameon=False)

@@ -4,8 +4,8 @@ A union of maps can only grow, and a map that claims the whole image covers ever
 is found stands beside what is claimed, and beside three regions that claim *just as many cells*:
 cells at random, those where other patients have the finding, and those that the truth covers most.
 
-``python -m cxrlib.models.mining_steps runs/study/attention_mining steps.csv`` gathers the tables
-that the chapter's runs have written.
+``python -m cxrlib.models.mining_steps runs/study/attention_mining steps.csv am am_kp`` gathers the
+tables that the chapter's runs of these variants have written.
 """
 
 import json
@@ -24,8 +24,9 @@ from cxrlib.inference import predict
 from cxrlib.metrics.bootstrap import Estimate, mean_over_findings, patient_weights, ratio
 from cxrlib.metrics.classification import score_classification
 from cxrlib.metrics.controls import grid_ceiling_maps, location_prior
-from cxrlib.models.attention_mining import AttentionMining, CAMNetwork, unit_maps
+from cxrlib.models.attention_mining import AttentionMining, unit_maps
 from cxrlib.models.base import Output
+from cxrlib.models.mining_network import CAMNetwork
 from cxrlib.predictions import Predictions
 
 SHARE = 0.5
@@ -57,8 +58,16 @@ def predict_steps(
     num_workers: int = 0,
 ) -> list[Predictions]:
     """What f_0 to f_T say, each by itself; arguments as of :func:`cxrlib.inference.predict`."""
-    options = {"batch_size": batch_size, "accelerator": accelerator, "num_workers": num_workers}
-    return [predict(OneStep(f).eval(), dataset, **options) for f in model.networks]
+    return [
+        predict(
+            OneStep(f).eval(),
+            dataset,
+            batch_size=batch_size,
+            accelerator=accelerator,
+            num_workers=num_workers,
+        )
+        for f in model.networks
+    ]
 
 
 def claimed(maps: np.ndarray, share: float = SHARE) -> np.ndarray:
@@ -182,11 +191,12 @@ def _means(values: np.ndarray, truth: Truth, replicates: int, seed: int) -> dict
     return {name: Estimate.of(values, n) for name, values, n in rows}
 
 
-def collect_steps(root: Path) -> pd.DataFrame:
-    """The tables of all finished runs below a folder, with what tells the runs apart.
+def collect_steps(root: Path, variants: Sequence[str]) -> pd.DataFrame:
+    """The tables of finished runs below a folder, with what tells the runs apart.
 
     Args:
         root: searched at any depth.
+        variants: whose runs.
 
     Returns:
         the rows of :func:`measure_steps`, after variant, seed, source, data_hash and commit.
@@ -202,15 +212,19 @@ def collect_steps(root: Path) -> pd.DataFrame:
             json.loads((path.parent / f"{name}.json").read_text())
             for name in ("params", "environment")
         )
+        if params["variant"] not in variants:
+            continue
         origin = {name: params[name] for name in ("variant", "seed")}
         origin |= {name: environment["decides"][name] for name in ("source", "data_hash")}
         origin |= {"commit": environment["git_commit"]}
         tables.append(pd.read_csv(path).assign(**origin))
     if not tables:
-        raise FileNotFoundError(f"{root} holds no finished run with a {TABLE}")
+        raise FileNotFoundError(
+            f"{root} holds no finished run of {', '.join(variants)} with a {TABLE}"
+        )
     table = pd.concat(tables, ignore_index=True)
     return table[[*origin, *table.columns.difference([*origin], sort=False)]]
 
 
 if __name__ == "__main__":
-    write_csv(Path(sys.argv[2]), collect_steps(Path(sys.argv[1])))
+    write_csv(Path(sys.argv[2]), collect_steps(Path(sys.argv[1]), sys.argv[3:]))
