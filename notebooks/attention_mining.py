@@ -87,14 +87,17 @@ settings
 # $f_t$ must name the finding with the whole image and also without $E_t$, and must answer to the whole image as $f_0$ does:
 #
 # $$L_t = \underbrace{L\big(y, f_t(x)\big)}_{\text{whole}} + \underbrace{L\big(y, f_t(x \odot (1 - E_t))\big)}_{\text{hidden}}
-# + \lambda \underbrace{\tfrac{1}{K} \lVert g_t - g_0 \rVert^2 + \lambda \tfrac{1}{C} \lVert z_t - z_0 \rVert^2}_{\text{KP}}$$
+# + \lambda \underbrace{\Big[ \tfrac{1}{K} \lVert g_t - g_0 \rVert^2 + \tfrac{1}{C} \lVert z_t - z_0 \rVert^2 \Big]}_{\text{KP}}$$
 #
 # with the mean features $g$ and the logits $z$. In training $c$ is one of the findings that the image has, drawn anew each time; nothing
 # is hidden in an image without findings. The final map is the **union**, cell by cell the highest of $M^0 \dots M^T$.
 #
+# The mean is what makes the map a CAM, and what the presets `gpu` and `paper` use. Under it all cells learn alike, which a network
+# that trains for two minutes cannot afford: preset `quick` pools as {doc}`lse_lba` does, so that the cells that answer also learn.
+#
 # A toy shows the bookkeeping. A lesion has three parts; each network sees one of them best:
 
-# %% mystnb={"image": {"alt": "Five small maps of a toy lesion of three blobs: three networks in turn see one blob each, with what the ones before have found darkened, and the union shows all three blobs."}}
+# %% mystnb={"image": {"alt": "Four small maps of a toy lesion of three blobs: three networks in turn see one blob each, with what the ones before have found darkened, and the union shows all three blobs."}}
 import matplotlib.pyplot as plt
 import torch
 

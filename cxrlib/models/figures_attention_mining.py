@@ -14,7 +14,7 @@ from PIL import Image
 from cxrlib.datasets.base import CXRDataset, Truth
 from cxrlib.figures import COLOURS, first_pair, no_ticks, radiograph
 from cxrlib.findings import FINDINGS
-from cxrlib.models.mining_steps import SHARE, claimed
+from cxrlib.models.mining_steps import claimed
 
 CONTROLS = {
     "localization": ("the maps", COLOURS[0], "o-"),
@@ -199,7 +199,7 @@ def by_step(panels: Mapping[str, pd.DataFrame], ylabel: str) -> Figure:
         axis.set(title=title, xlabel="step t", ylim=(0, 1))
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(axis="y", color="0.92")
-    axes[0, 0].set_ylabel(f"{ylabel}, cells from {SHARE:g} up")
+    axes[0, 0].set_ylabel(ylabel)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, ncols=4, loc="outside lower center", fontsize=9)
     return figure

@@ -44,7 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "stem": 16,
             "strides": [4, 8, 16],
             "pooling": "lse_lba",
-            "mining_rate": 0.3,
+            "mining_rate": 1.0,
         },
         # Images and population of LSE-LBA's quick preset, which are rendered only once.
         "phantom": lse_lba.PRESETS["quick"]["phantom"],
