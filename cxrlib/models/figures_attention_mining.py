@@ -79,15 +79,15 @@ def mined(dataset: CXRDataset, truth: Truth, steps: np.ndarray, findings: Sequen
         layout="constrained",
         squeeze=False,
     )
-    for row, pair in zip(axes, pairs, strict=True):
+    for place, (row, pair) in enumerate(zip(axes, pairs, strict=True)):
         for axis, (title, map_, hidden) in zip(row, scenes(steps[:, pair]), strict=True):
             radiograph(axis, dataset, truth, pair)
             overlay(axis, map_, hidden, dataset.image_size)
-            if row is axes[0]:
+            if place == 0:
                 axis.set_title(title, fontsize=9)
         name = FINDINGS[truth.finding[pair]].replace("_", " ")
-        place = {"transform": row[0].transAxes, "rotation": 90, "va": "center", "ha": "right"}
-        row[0].text(-0.04, 0.5, name, fontsize=9, **place)
+        beside = {"transform": row[0].transAxes, "rotation": 90, "va": "center", "ha": "right"}
+        row[0].text(-0.04, 0.5, name, fontsize=9, **beside)
     no_ticks(axes.ravel())
     return figure
 
