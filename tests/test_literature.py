@@ -41,3 +41,20 @@ def test_quoted_results_agree_with_the_collected_sources(shared):
     assert re.search(r"mean AUROC of (0\.\d+) on the official", text).group(1) == "0.761"
     assert rows["split"].tolist() == ["official"]
     assert rows["value"].astype(float).tolist() == [0.761]
+
+
+def test_published_numbers_are_those_of_the_collected_sources(shared):
+    """Of Wang 2017 the table for ChestX-ray14's official split, and no other."""
+    table = pd.read_csv(shared / "papers" / "published_results.csv")
+    sources = table[table["table"].str.startswith("Table 19") & (table["split"] == "official")]
+    columns = ["table", "method", "metric", "threshold", "finding", "value", "source"]
+    ours = literature.published("wang2017")
+    pairs = [of[columns].astype(str).sort_values(columns).values.tolist() for of in (ours, sources)]
+    numbers = [[(*row[:5], float(row[5]), row[6]) for row in rows] for rows in pairs]
+    assert len(ours) == 80 and sorted(numbers[0]) == sorted(numbers[1])
+    assert (ours["confidence"] == "verified-in-source").all()
+
+
+def test_a_paper_without_published_numbers_is_refused():
+    with pytest.raises(ValueError, match="no published numbers of 'cai2018'; there are some of"):
+        literature.published("cai2018")

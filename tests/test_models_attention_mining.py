@@ -12,7 +12,8 @@ from cxrlib.inference import predict
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.metrics import evaluate
 from cxrlib.models import AttentionMining, create_model
-from cxrlib.models.attention_mining import MEAN, MSA, erased_sets, one_present
+from cxrlib.models.attention_mining import MEAN, erased_sets, one_present
+from cxrlib.models.mining_network import MSA, RARE
 from cxrlib.models.mining_stages import (
     PRESETS,
     VARIANTS,
@@ -88,6 +89,27 @@ def test_without_steps_the_loss_is_cross_entropy(batch):
     losses = model.losses(batch, one_present(batch.labels))
     expected = multilabel_cross_entropy(model(batch.images).logits, batch.labels)
     assert losses.keys() == {"loss"} and torch.equal(losses["loss"], expected)
+
+
+def test_training_starts_from_rare_findings():
+    model = create_model("attention_mining", steps=0, **TINY)
+    assert set(model.networks[0].head.bias.tolist()) == {RARE}
+    assert model(torch.rand(8, 1, 64, 64)).maps.amax((-2, -1)).gt(0).float().mean() > 0.5
+
+
+@pytest.mark.parametrize(("msa", "side"), [(True, 16), (False, 8)])
+def test_strides_end_the_encoder_and_give_the_grid(msa, side):
+    model = mining(steps=0, msa=msa, strides=(4, 8))
+    assert model(torch.rand(2, 1, 64, 64)).maps.shape[-1] == side
+    assert not any("layer3" in name for name, _ in model.named_parameters())
+    with pytest.raises(ValueError, match=r"60 x 60 px.*multiple of 8"):
+        model(torch.rand(1, 1, 60, 60))
+
+
+@pytest.mark.parametrize("strides", [(), (8, 4), (4, 4), (4, 6)])
+def test_impossible_strides_are_refused(strides):
+    with pytest.raises(ValueError, match="ascending, were expected"):
+        mining(strides=strides)
 
 
 def test_aggregation_is_a_sum_over_strides():
@@ -376,7 +398,7 @@ def test_impossible_parameters_are_refused():
     values = {"preset": "smoke", "dataset": "phantom", "data_dir": None, "run_dir": None, "seed": 0}
     values |= dict.fromkeys(("image_size", "epochs", "batch_size", "learning_rate", "steps"))
     values |= {"accelerator": "cpu", "num_workers": 0, "pretrained": False, "mining_epochs": None}
-    values |= {"variant": "am", "tau": 0.5, "kp_weight": 1.0}
+    values |= {"variant": "am", "tau": 0.5, "kp_weight": 1.0, "base": None}
     assert AttentionMiningParameters(**values).variant == "am"
     for wrong, message in (
         ({"variant": "map"}, "variant = 'map'"),
@@ -384,6 +406,7 @@ def test_impossible_parameters_are_refused():
         ({"kp_weight": -1.0}, "kp_weight = -1.0"),
         ({"steps": -2}, "steps = -2"),
         ({"mining_epochs": 0}, "mining_epochs = 0; at least 1"),
+        ({"variant": "cam", "base": "runs/msa"}, "base = 'runs/msa' with variant = 'cam'"),
     ):
         with pytest.raises(ValueError, match=message):
             AttentionMiningParameters(**{**values, **wrong})

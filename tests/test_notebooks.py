@@ -165,3 +165,18 @@ def test_a_finished_comparison_is_shown_again_and_not_trained_again(tmp_path):
         times.append(trained())
     assert sorted(path.parent.name for path in times[0]) == ["against"] * 2 + ["run"] * 2
     assert times[0] == times[1]
+
+
+def test_attention_is_mined_from_the_base_network_of_a_finished_run(tmp_path):
+    base, mined = tmp_path / "base", tmp_path / "mined"
+    for choices in ((("variant", "msa"), ("run_dir", base)), (("base", base), ("run_dir", mined))):
+        done = papermill(tmp_path, ("preset", "smoke"), *choices, notebook="attention_mining")
+        assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in mined.glob("step_*")) == ["step_1", "step_2"]
+    of_base, of_mined = (pd.read_csv(folder / "steps.csv") for folder in (base, mined))
+    assert set(of_mined["step"]) == {0, 1, 2}
+    pd.testing.assert_frame_equal(of_mined.query("step == 0"), of_base)
+    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
+    outputs = [str(out) for cell in cells for out in cell.get("outputs", [])]
+    assert sum("image/png" in out for out in outputs) == 7
+    assert sum("data:image/gif;base64," in out for out in outputs) == 1

@@ -8,7 +8,8 @@ part of a lesion. In step t of attention mining (AM) a copy f_t of its predecess
 finding also when what f_0 ... f_(t-1) looked at is hidden. Left alone it would turn to unrelated
 parts and forget, so knowledge preservation (KP) holds it to what f_0 answers to the whole image.
 Multi-scale aggregation (MSA) adds finer features, for small findings. The final map is the union of
-all steps' maps. :mod:`cxrlib.models.mining_stages` trains f_0, f_1, ... in turn.
+all steps' maps. :mod:`cxrlib.models.mining_network` is the network of a step,
+:mod:`cxrlib.models.mining_stages` trains f_0, f_1, ... in turn.
 
 Only the abstract was at hand, and no code was released: what is the paper's and what is our reading
 stands in ``cxrlib/literature/fidelity.csv``.
@@ -16,7 +17,8 @@ stands in ``cxrlib/literature/fidelity.csv``.
 
 import copy
 import math
-from typing import Any, Literal, NamedTuple, Self, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,22 +29,13 @@ from cxrlib.datasets.base import Batch
 from cxrlib.findings import FINDINGS
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.models.base import CXRModule, Output
-from cxrlib.models.encoders import STRIDE, resnet
-from cxrlib.models.recipe import MEAN, SD
+from cxrlib.models.mining_network import CAMNetwork, Response
+from cxrlib.models.recipe import MEAN
 from cxrlib.parameters import nearest
-from cxrlib.pooling import logit_pooling
 
 Erase = Literal["features", "image"]
 Preserve = Literal["features", "responses", "both"]
 Union = Literal["max", "mean"]
-
-
-class Response(NamedTuple):
-    """What a network answers."""
-
-    features: Tensor  # (B, K), their means over the cells
-    logits: Tensor  # (B, C), log-odds of the findings
-    M: Tensor  # (B, C, h, w), class activation maps of any sign: what each cell says
 
 
 class AttentionMining(CXRModule):
@@ -50,8 +43,10 @@ class AttentionMining(CXRModule):
 
     Args:
         steps: T, of attention mining; at 0 the model is a classifier with its CAM.
-        msa: whether features at strides 8, 16 and 32 are aggregated (maps have stride 8), or those
-            at stride 32 are used alone.
+        msa: whether features at all ``strides`` are aggregated (maps have the finest), or those
+            at the coarsest are used alone.
+        strides: of the encoder's features, among 4, 8, 16 and 32, ascending; the encoder ends with
+            the last of them.
         tau: a cell is erased where a map reaches this share of its maximum, above 0 to 1.
         erase: hide cells of the ``"features"``, or the pixels they stand for (``"image"``).
         kp_weight: lambda, of knowledge preservation, >= 0; 0 is attention mining without it.
@@ -60,6 +55,7 @@ class AttentionMining(CXRModule):
         union: of the steps' maps, ``"max"`` or ``"mean"``.
         pooling: of the maps of logits, see :func:`cxrlib.pooling.logit_pooling`; ``"mean"`` is CAM.
         num_classes: number of findings.
+        stem: of the encoder, see :func:`cxrlib.models.encoders.resnet`.
         encoder, width, pretrained: as in :class:`cxrlib.models.pylon.PYLON`; aggregated features
             have 4 times the width.
         learning_rate: peak of Adam's schedule for the base network.
@@ -83,6 +79,7 @@ class AttentionMining(CXRModule):
         *,
         steps: int = 3,
         msa: bool = True,
+        strides: Sequence[int] = (8, 16, 32),
         tau: float = 0.5,
         erase: Erase = "features",
         kp_weight: float = 1.0,
@@ -92,6 +89,7 @@ class AttentionMining(CXRModule):
         num_classes: int = len(FINDINGS),
         encoder: str = "resnet50.tv_in1k",
         width: int = 64,
+        stem: int | None = None,
         pretrained: bool = False,
         learning_rate: float = 1e-4,
         mining_rate: float = 0.1,
@@ -105,7 +103,7 @@ class AttentionMining(CXRModule):
         self.tau, self.erase, self.union = tau, erase, union
         self.kp_weight, self.kp_on = kp_weight, kp_on
         self.rates = learning_rate, learning_rate * mining_rate
-        base = CAMNetwork(num_classes, encoder, width, pretrained, msa, pooling)
+        base = CAMNetwork(num_classes, encoder, width, pretrained, msa, strides, pooling, stem)
         self.networks: Any = nn.ModuleList([base, *(copy.deepcopy(base) for _ in range(steps))])
         self.begin(steps)
 
@@ -184,58 +182,6 @@ class AttentionMining(CXRModule):
         generator = torch.Generator(batch.labels.device).manual_seed(batch_index)
         loss = self.losses(batch, one_present(batch.labels, generator))["loss"]
         self.log("val_loss", loss, batch_size=len(batch.images), on_epoch=True)
-
-
-class CAMNetwork(nn.Module):
-    """ResNet, features of one stride or several, and a linear classifier of each cell.
-
-    The arguments are those of :class:`AttentionMining`.
-    """
-
-    def __init__(
-        self, num_classes: int, encoder: str, width: int, pretrained: bool, msa: bool, pooling: str
-    ) -> None:
-        super().__init__()
-        self.encoder = resnet(encoder, width, pretrained)
-        _, *channels = self.encoder.feature_info.channels()  # at strides 8, 16 and 32
-        self.msa = MSA(channels, 4 * width) if msa else None
-        self.head = nn.Conv2d(4 * width if msa else channels[-1], num_classes, 1)
-        self.pool = logit_pooling(pooling)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 1, H, W), 0 to 1 -> features A (B, K, h, w)."""
-        if any(side == 0 or side % STRIDE for side in x.shape[-2:]):
-            raise ValueError(
-                f"images of {x.shape[-2]} x {x.shape[-1]} px were given; the encoder shrinks "
-                f"{STRIDE} px to one, so an image_size that is a multiple of {STRIDE} was expected"
-            )
-        _, *features = self.encoder((x - MEAN) / SD)
-        return features[-1] if self.msa is None else self.msa(features)
-
-    def answer(self, A: Tensor) -> Response:
-        """Classify features (B, K, h, w)."""
-        scores = self.head(A).float()  # (B, C, h, w)
-        _, bias = self.head.parameters()
-        M = scores - bias[:, None, None]
-        return Response(A.float().mean(dim=(-2, -1)), self.pool(scores), M)
-
-
-class MSA(nn.Module):
-    """Multi-scale aggregation: features of several strides, finest first, in the finest's grid."""
-
-    def __init__(self, inputs: list[int], outputs: int) -> None:
-        super().__init__()
-        self.side = nn.ModuleList(nn.Conv2d(k, outputs, 1, bias=False) for k in inputs)
-        self.norm = nn.Sequential(nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """(B, k, h, w), (B, k', h/2, w/2), ... -> (B, outputs, h, w)."""
-        size = features[0].shape[-2:]
-        aligned = [
-            F.interpolate(side(x), size=size, mode="bilinear")  # edges stay on edges: no shift
-            for side, x in zip(self.side, features, strict=True)
-        ]
-        return self.norm(torch.stack(aligned).sum(dim=0))
 
 
 def unit_maps(answers: list[Response]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -16,6 +16,9 @@ Normalization = Literal["batch", "group"]
 STRIDE = 32
 """Pixels to a cell of an encoder's coarsest features, unless a smaller stride is asked for."""
 
+STRIDES = (4, 8, 16, 32)
+"""Pixels to a cell of a ResNet's features, stage by stage."""
+
 GROUPS = 32
 """Of channels in group normalization, as in Wu & He 2018 (arXiv:1803.08494)."""
 
@@ -24,9 +27,16 @@ RESNETS = ("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet1
 
 
 def resnet(
-    name: str, width: int, pretrained: bool, *, in_chans: int = 1, output_stride: int = STRIDE
+    name: str,
+    width: int,
+    pretrained: bool,
+    *,
+    in_chans: int = 1,
+    output_stride: int = STRIDE,
+    strides: Sequence[int] = STRIDES,
+    stem: int | None = None,
 ) -> Any:
-    """A ResNet of timm, which returns features at strides 4, 8, 16 and 32, none above the largest.
+    """A ResNet of timm, which returns features at some strides, none above the largest.
 
     Args:
         name: in timm; a tag after a dot names the weights, ``"resnet50.tv_in1k"``.
@@ -36,22 +46,35 @@ def resnet(
             hub; for one channel the stem's are summed over colours.
         in_chans: channels of the images.
         output_stride: the largest stride, 8, 16 or 32; below 32 the last stages are dilated.
+        strides: of the features, among :data:`STRIDES`, ascending; what is coarser than the last
+            is left out of the network.
+        stem: channels of three 3 x 3 convolutions instead of the published 7 x 7 with 64, half of
+            it in the first two; even, not with pretrained weights. A small one is twice as fast.
 
     Raises:
-        ValueError: timm has no such ResNet, or the width is not possible.
+        ValueError: timm has no such ResNet, or the width, the stem or a stride is not possible.
         OSError: the weights are neither in the cache nor can they be downloaded.
 
     >>> resnet("resnet18", 16, pretrained=False).feature_info.channels()
     [16, 32, 64, 128]
     """
     arguments = encoder_arguments(name, width, pretrained)
+    if not strides or list(strides) != sorted(set(strides) & set(STRIDES)):
+        raise ValueError(f"strides = {strides}; some of {STRIDES}, ascending, were expected")
+    if stem is not None:
+        if pretrained or stem < 2 or stem % 2:
+            raise ValueError(
+                f"stem = {stem} with pretrained={pretrained}; an even number from 2 up without "
+                "pretrained weights was expected, or None"
+            )
+        arguments |= {"stem_type": "deep", "stem_width": stem // 2}
     encoder = load_timm(
         name,
         pretrained,
         in_chans=in_chans,
         output_stride=output_stride,
         features_only=True,
-        out_indices=(1, 2, 3, 4),
+        out_indices=[1 + STRIDES.index(stride) for stride in strides],
         **arguments,
     )
     _dilate_first_blocks(encoder)
@@ -63,9 +86,9 @@ def _dilate_first_blocks(encoder: Any) -> None:
 
     timm leaves it that of the stage before; HAM's released network does not.
     """
-    for stage in (encoder.layer3, encoder.layer4):
-        for name in ("conv1", "conv2"):
-            first, second = getattr(stage[0], name), getattr(stage[1], name)
+    for stage in ("layer3", "layer4"):
+        for name in ("conv1", "conv2") if stage in encoder else ():
+            first, second = (getattr(encoder[stage][block], name) for block in (0, 1))
             if second.dilation != (1, 1):
                 first.dilation, first.padding = second.dilation, second.padding
 

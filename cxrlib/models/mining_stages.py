@@ -3,12 +3,14 @@
 Also what the notebook on attention mining runs: sizes and schedules, and the method's ablations.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from cxrlib.checkpoints import Trained, load_model
 from cxrlib.datasets.base import Split
 from cxrlib.models import lse_lba
 from cxrlib.models.attention_mining import AttentionMining, refuse_numbers
@@ -30,11 +32,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "image_size": 96,
         "epochs": 10,
-        "mining_epochs": 2,
-        "batch_size": 16,
-        "learning_rate": 2e-3,
+        "mining_epochs": 1,
+        "batch_size": 8,
+        "learning_rate": 5e-3,
         "steps": 2,
-        "network": {"encoder": "resnet18", "width": 16},
+        # Two minutes from scratch: few halvings, a small stem, and a pooling that teaches the cells
+        # which answer for a finding. Under the mean, all cells learn alike and point nowhere.
+        "network": {
+            "encoder": "resnet18",
+            "width": 16,
+            "stem": 16,
+            "strides": [4, 8, 16],
+            "pooling": "lse_lba",
+            "mining_rate": 1.0,
+        },
         # Images and population of LSE-LBA's quick preset, which are rendered only once.
         "phantom": lse_lba.PRESETS["quick"]["phantom"],
         "nih": {},
@@ -87,6 +98,7 @@ class AttentionMiningParameters(Parameters):
     mining_epochs: int | None
     tau: float
     kp_weight: float
+    base: str | None
 
     def __post_init__(self) -> None:
         """Refuse a variant that does not exist and numbers out of range."""
@@ -96,6 +108,11 @@ class AttentionMiningParameters(Parameters):
         refuse_numbers(self.steps or 0, self.tau, self.kp_weight)
         if self.mining_epochs is not None and self.mining_epochs < 1:
             raise ValueError(f"mining_epochs = {self.mining_epochs}; at least 1 was expected")
+        if self.base is not None and "steps" in VARIANTS[self.variant]:
+            raise ValueError(
+                f"base = {self.base!r} with variant = {self.variant!r}, which has no mining steps "
+                "to start from it; leave base out"
+            )
 
 
 def create_variant(variant: str, **network: Any) -> AttentionMining:
@@ -116,6 +133,30 @@ def create_variant(variant: str, **network: Any) -> AttentionMining:
     return AttentionMining(**{**network, **VARIANTS[variant]})
 
 
+def load_base(folder: str, split: Split) -> Trained:
+    """The base network of a finished run, to mine from without training it again.
+
+    Args:
+        folder: of a run of the notebook, of any variant with the same network.
+        split: the run must have been trained on the same, so that nobody who is scored was seen.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`cxrlib.checkpoints.load_model`; the run is of
+            another method, or was trained on other images.
+    """
+    trained = load_model(folder)
+    if not isinstance(trained.model, AttentionMining):
+        raise ValueError(f"{folder} is a run of {type(trained.model).__name__}, not of this method")
+    decides = json.loads((Path(folder).expanduser() / "environment.json").read_text())["decides"]
+    for name in ("data_hash", "split_hash"):
+        if decides[name] != getattr(split, name):
+            raise ValueError(
+                f"{folder} was trained on other images ({name} {decides[name]}, here "
+                f"{getattr(split, name)}); give it the same dataset, image_size and seed"
+            )
+    return trained
+
+
 def fit_stages(
     model: AttentionMining,
     split: Split,
@@ -127,6 +168,7 @@ def fit_stages(
     seed: int = 0,
     accelerator: str = "auto",
     num_workers: int = 0,
+    base: AttentionMining | None = None,
 ) -> pd.DataFrame:
     """Train f_0, then f_1 to f_T, each from the best epoch of the one before.
 
@@ -139,16 +181,19 @@ def fit_stages(
         epochs: of the base network.
         mining_epochs: of each mining step.
         split, batch_size, seed, accelerator, num_workers: of :func:`cxrlib.training.fit`.
+        base: f_0 is taken from it and not trained; for a model with mining steps.
 
     Returns:
-        one row per epoch: stage (t), epoch, loss, val_loss, seconds; of mining steps also the
-        loss's terms whole, hidden and kp.
+        one row per epoch of the stages that were trained: stage (t), epoch, loss, val_loss,
+        seconds; of mining steps also the loss's terms whole, hidden and kp.
 
     Raises:
         ValueError, OSError: as :func:`cxrlib.training.fit`.
     """
     histories = []
-    for t in range(len(model.networks)):
+    if base is not None:
+        model.networks[0].load_state_dict(base.networks[0].state_dict())
+    for t in range(0 if base is None else 1, len(model.networks)):
         model.begin(t)
         place = folder / f"step_{t}"
         place.mkdir(exist_ok=True)
