@@ -30,7 +30,8 @@ def outside(inner: Tensor, outer: Tensor, sigma: float = SIGMA) -> Tensor:
     Args:
         inner: A, (..., h, w), 0 and above.
         outer: B, broadcasts against A.
-        sigma: the threshold, 0.75.
+        sigma: the threshold, 0.75; with minus infinity every cell counts, and what is left is the
+            share of A's mass that lies outside B.
 
     Returns:
         (...), 0 to 1; 0 for an empty A.

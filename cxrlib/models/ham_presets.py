@@ -62,7 +62,7 @@ class HAMParameters(Parameters):
 
     pretrained: bool
     ordinal: float
-    box_share: float
+    box_share: float | None
 
     def __post_init__(self) -> None:
         """Refuse an impossible weight or share."""
@@ -71,7 +71,7 @@ class HAMParameters(Parameters):
             raise ValueError(
                 f"ordinal = {self.ordinal}; the weight of the constraints is from 0 to 10000"
             )
-        if not 0 <= self.box_share <= 1:
+        if self.box_share is not None and not 0 <= self.box_share <= 1:
             raise ValueError(
                 f"box_share = {self.box_share}; the share of boxed patients whose boxes teach is "
                 "from 0 to 1"
