@@ -184,15 +184,20 @@ def leak_worth(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
                     axis.plot(row.value, y, marker, color=colour, markersize=4, label=label)
             prior = rows.loc[rows["arm"] == "location_prior", "value"]
             for value in prior[:1]:
-                axis.plot([value] * 2, [place - 0.3, place + 0.3], ":", color="0.4")
+                label = "prior" if place == 0 else None
+                axis.plot([value] * 2, [place - 0.3, place + 0.3], ":", color="0.4", label=label)
         axis.set_title(title, fontsize=10)
         axis.grid(axis="x", color="0.92")
     axes[0].set_yticks(range(len(datasets)), datasets)
     axes[0].set_ylim(len(datasets) - 0.5, -0.5)
-    handles, labels = axes[0].get_legend_handles_labels()
-    words = {"leaky": "patient seen in training", "disjoint": "patient not seen"}
+    handles, labels = axes[-1].get_legend_handles_labels()
+    words = {
+        "leaky": "patient seen in training",
+        "disjoint": "patient not seen",
+        "prior": "location prior",
+    }
     figure.legend(
-        handles, [words[label] for label in labels], loc="lower center", ncols=2, frameon=False
+        handles, [words[label] for label in labels], loc="lower center", ncols=3, frameon=False
     )
     figure.subplots_adjust(left=0.12, right=0.98, top=0.87, bottom=0.3, wspace=0.1)
     return figure
