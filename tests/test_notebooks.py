@@ -165,3 +165,16 @@ def test_a_finished_comparison_is_shown_again_and_not_trained_again(tmp_path):
         times.append(trained())
     assert sorted(path.parent.name for path in times[0]) == ["against"] * 2 + ["run"] * 2
     assert times[0] == times[1]
+
+
+def test_ham_learns_from_the_boxes_of_some_real_radiographs(tmp_path, shared):
+    places = ("dataset", "nih"), ("data_dir", shared / "nih-mini")
+    done = papermill(tmp_path, *places, ("box_share", 0.8), ("preset", "smoke"), notebook="ham")
+    assert done.returncode == 0, done.stderr
+    document = metrics(tmp_path)
+    assert 0 < document["localization"]["ham_tiou@0.1"]["micro"]["n"] < 601 / 4
+    assert 0 < document["attention"]["outside_abnormality"]["micro"]["value"] < 1
+    (history,) = tmp_path.rglob("history.json")
+    assert all(row["loss_box"] > 0 for row in json.loads(history.read_text()))
+    (environment,) = tmp_path.rglob("environment.json")
+    assert "fold 0 of 5 of the patients with boxes is tested on" in environment.read_text()
