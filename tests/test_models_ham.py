@@ -427,37 +427,38 @@ def test_an_interrupted_training_with_boxes_ends_with_the_same_numbers(split, tm
 def test_what_lies_outside_is_logged_of_all_positive_pairs(split, tmp_path):
     model, history = trained(split, tmp_path, epochs=1)
     table = nesting(model, split.val, batch_size=5, accelerator="cpu")
-    assert len(table) == (split.val.labels == 1).sum()
-    assert history["val_outside"].item() == pytest.approx(table["outside"].mean(), rel=1e-5)
     images = torch.stack([split.val[i].image for i in range(len(split.val))])
     with torch.inference_mode():
         levels = model.levels(images)
-    naive = [
-        1 - torch.minimum(A, levels.A_abnormal[i, 0]).sum() / A.sum().clamp(min=1e-5)
-        for i, A in ((i, levels.A[i, c]) for i, c in np.argwhere(split.val.labels == 1))
-        if A.sum() > 0
+    pairs = np.argwhere(split.val.labels == 1)
+    mass = [levels.A[i, c].sum() for i, c in pairs]
+    outside = [
+        (levels.A[i, c] - torch.minimum(levels.A[i, c], levels.A_abnormal[i, 0])).sum()
+        for i, c in pairs
     ]
-    present = table["outside"][
-        [bool(levels.A[i, c].sum() > 0) for i, c in np.argwhere(split.val.labels == 1)]
-    ]
-    np.testing.assert_allclose(present, torch.stack(naive), atol=1e-4)
+    np.testing.assert_allclose(table["mass"], mass, rtol=1e-4)
+    np.testing.assert_allclose(table["outside"], outside, atol=1e-4)
+    assert history["val_mass"].item() == pytest.approx(table["mass"].mean(), rel=1e-5)
+    assert history["val_beyond"].item() == pytest.approx(table["outside"].mean(), rel=1e-5)
+    assert table["patient_id"].tolist() == [split.val.patient_ids[i] for i, _ in pairs]
 
 
-def test_the_summary_of_nesting_is_over_patients():
+def test_the_summary_of_nesting_is_of_mass_and_over_patients():
     table = pd.DataFrame(
         {
             "patient_id": ["1", "1", "2", "3"],
             "finding": [0, 4, 4, 4],
-            "outside": [0.5, 0.0, 0.3, 0.6],
+            "mass": [2.0, 1.0, 3.0, 0.0],
+            "outside": [1.0, 1.0, 0.0, 0.0],
         }
     )
-    means = summarise_nesting(table)["outside_abnormality"]
-    assert means["macro"]["value"] == pytest.approx((0.5 + 0.3) / 2)
-    assert means["micro"]["value"] == pytest.approx(1.4 / 4) and means["micro"]["n"] == 4
-    mass = means["per_finding"]["Mass"]
-    assert mass["value"] == pytest.approx(0.3) and mass["n"] == 3
-    assert (mass["low"], mass["high"]) == pytest.approx((0.0, 0.6))
-    assert means["per_finding"]["Hernia"] == {"value": None, "low": None, "high": None, "n": 0}
+    shares = summarise_nesting(table)["outside_abnormality"]
+    assert shares["macro"]["value"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert shares["micro"]["value"] == pytest.approx(2 / 6) and shares["micro"]["n"] == 4
+    mass = shares["per_finding"]["Mass"]
+    assert mass["value"] == pytest.approx(0.25) and mass["n"] == 3
+    assert (mass["low"], mass["high"]) == pytest.approx((0.0, 1.0))
+    assert shares["per_finding"]["Hernia"] == {"value": None, "low": None, "high": None, "n": 0}
 
 
 def test_the_leak_is_measured_with_both_models_on_the_same_images(tmp_path, monkeypatch):

@@ -108,7 +108,8 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     """
     rows = {name: title for name, title in LOSSES.items() if name in history}
     rows["active"] = "share of cells above σ"
-    rows["val_outside"] = "mass outside abnormality"
+    rows["outside"] = "mass outside abnormality"
+    history = history.assign(outside=history["val_beyond"] / history["val_mass"])
     across = 3
     down = -(-len(rows) // across)
     figure, grid = plt.subplots(
@@ -137,18 +138,19 @@ def nesting_by_epoch(histories: pd.DataFrame, arm: str, names: Mapping[float, st
         names: its values -> what to call them.
     """
     figure, axis = plt.subplots(figsize=(6.2, 3.2), layout="constrained")
+    histories = histories.assign(outside=histories["val_beyond"] / histories["val_mass"])
     for (value, name), colour, marker in zip(names.items(), COLOURS, "osD^", strict=False):
         runs = histories[histories[arm] == value]
         for _, run in runs.groupby("seed"):
-            axis.plot(run["epoch"], run["val_outside"], color=colour, alpha=0.35, linewidth=1)
+            axis.plot(run["epoch"], run["outside"], color=colour, alpha=0.35, linewidth=1)
             axis.plot(
                 run["epoch"].iloc[-1:],
-                run["val_outside"].iloc[-1:],
+                run["outside"].iloc[-1:],
                 marker,
                 color=colour,
                 markersize=4,
             )
-        mean = runs.groupby("epoch")["val_outside"].mean()
+        mean = runs.groupby("epoch")["outside"].mean()
         axis.plot(mean.index, mean, color=colour, linewidth=2.2, label=name)
     axis.set(xlabel="epoch", ylabel="mass outside abnormality\n(validation images)", ylim=(0, None))
     axis.locator_params(axis="x", integer=True)

@@ -12,7 +12,6 @@ within the union of the findings. Where some images have boxes, a third loss bri
 together. What is the paper's and what is our reading stands in ``cxrlib/literature/fidelity.csv``.
 """
 
-import math
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -32,7 +31,7 @@ from cxrlib.models.ham_losses import (
     any_finding,
     bounded_loss,
     box_loss,
-    outside,
+    masses,
     refine,
     rescale,
     union_loss,
@@ -205,9 +204,10 @@ class HAM(CXRModule):
         levels, positive = self.levels(batch.images), batch.labels == 1
         loss = multilabel_cross_entropy(levels.logits, batch.labels)
         self.log("val_loss", loss, batch_size=len(batch.images), on_epoch=True)
-        if n := int(positive.sum()):  # the mean over all pairs of the part
-            share = outside(levels.A, levels.A_abnormal, -math.inf)[positive]
-            self.log("val_outside", share.mean(), batch_size=n, on_epoch=True)
+        if n := int(positive.sum()):  # means over all pairs of the part; their ratio is the share
+            mass, beyond = masses(levels.A, levels.A_abnormal)
+            logged = {"val_mass": mass[positive].mean(), "val_beyond": beyond[positive].mean()}
+            self.log_dict(logged, batch_size=n, on_epoch=True)
 
     @staticmethod
     def box_loss(A: Tensor, masks: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """How far HAM's attention is nested: what its ordinal constraints ask for, as a number of a run.
 
-The share of a class map's mass that lies outside the map of abnormality, at findings that are
-present. The losses themselves also count cells that are too weak; this does not.
+The share of the class maps' mass that lies outside the map of abnormality, at findings that are
+present. The losses themselves also count cells that are too weak; this does not. Strong maps count
+for more than weak ones, and one without any mass for nothing.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from cxrlib.findings import FINDINGS
 from cxrlib.inference import answers
 from cxrlib.metrics.bootstrap import Estimate, mean_over_findings, patient_weights, ratio
 from cxrlib.models.ham import HAM, Levels
-from cxrlib.models.ham_losses import outside
+from cxrlib.models.ham_losses import masses
 
 METRIC = "outside_abnormality"
 """Name in ``metrics.json``, under ``attention``."""
@@ -53,22 +53,24 @@ def nesting(
         num_workers: processes that read images.
 
     Returns:
-        a row for each finding that an image has: patient_id, finding (its index), outside (0 to 1).
+        a row for each finding that an image has: patient_id, finding (its index), mass of the map,
+        outside (how much of it).
     """
     rest = (batch_size, accelerator, num_workers)
     levels = cast(Iterator[Levels], answers(_AllLevels(model), dataset, *rest))
-    shares = [outside(of.A, of.A_abnormal, -math.inf).cpu() for of in levels]
+    both = torch.cat([torch.stack(masses(of.A, of.A_abnormal), -1).cpu() for of in levels])
     image, finding = np.nonzero(dataset.labels == 1)
-    share = torch.cat(shares).double().numpy()[image, finding]
+    mass, outside = both.double().numpy()[image, finding].T  # (N, 14, 2) -> (n,) each
+    patients = dataset.patient_ids[image]
     return pd.DataFrame(
-        {"patient_id": dataset.patient_ids[image], "finding": finding, "outside": share}
+        {"patient_id": patients, "finding": finding, "mass": mass, "outside": outside}
     )
 
 
 def summarise_nesting(
     table: pd.DataFrame, *, replicates: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """Means with their intervals over patients, as ``metrics.json`` has them.
+    """Share of the mass outside, with intervals over patients, as ``metrics.json`` has it.
 
     Args:
         table: of :func:`nesting`.
@@ -78,18 +80,19 @@ def summarise_nesting(
     Returns:
         ``{"outside_abnormality": {"macro": N, "micro": N, "per_finding": {name: N}}}``.
 
-    >>> rows = {"patient_id": ["1", "1", "2"], "finding": [0, 4, 4], "outside": [0.5, 0.2, 0.4]}
-    >>> means = summarise_nesting(pd.DataFrame(rows))["outside_abnormality"]
-    >>> round(means["macro"]["value"], 3), means["per_finding"]["Mass"]["n"]
-    (0.4, 2)
+    >>> rows = {"patient_id": ["1", "1", "2"], "finding": [0, 4, 4], "mass": [2.0, 1.0, 3.0]}
+    >>> table = pd.DataFrame(rows).assign(outside=[1.0, 1.0, 0.0])
+    >>> shares = summarise_nesting(table)["outside_abnormality"]
+    >>> shares["macro"]["value"], shares["per_finding"]["Mass"]["value"]
+    (0.375, 0.25)
     """
     drawn = patient_weights(table["patient_id"].to_numpy(str), replicates, seed)
     finding, cases = table["finding"].to_numpy(), np.arange(len(table))
     rows = len(FINDINGS)
-    sums = drawn.gather(finding, rows, cases, table["outside"].to_numpy())
-    numbers = drawn.gather(finding, rows, cases)
-    totals, counts = drawn.apply(lambda weights: np.stack([sums @ weights, numbers @ weights]))
-    per_finding = ratio(totals, counts)  # (14, 1 + R)
+    outside = drawn.gather(finding, rows, cases, table["outside"].to_numpy())
+    whole = drawn.gather(finding, rows, cases, table["mass"].to_numpy())
+    beyond, mass = drawn.apply(lambda weights: np.stack([outside @ weights, whole @ weights]))
+    per_finding = ratio(beyond, mass)  # (14, 1 + R)
     n = np.bincount(finding, minlength=rows)
 
     def summary(statistics: np.ndarray, n: int) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def summarise_nesting(
     return {
         METRIC: {
             "macro": summary(mean_over_findings(per_finding), len(table)),
-            "micro": summary(ratio(totals.sum(0), counts.sum(0)), len(table)),
+            "micro": summary(ratio(beyond.sum(0), mass.sum(0)), len(table)),
             "per_finding": dict(zip(FINDINGS, map(summary, per_finding, n), strict=True)),
         }
     }
