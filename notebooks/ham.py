@@ -130,13 +130,24 @@ plt.show()
 # $L_\text{box}$ counts only where boxes may be learned from: the squared distance between a map and the mask of its box,
 # relative to the size of both. For it each map is enlarged, brought to 0 to 1 and made nearly binary at 0.4.
 #
+# What the constraints cost beside the network: one step at the published size, 512 px, on one core of a CPU, and the highest memory of that
+# process (`benchmarks/ham_step.py`; mind the ratio, the rest is of one machine on one day).
+
+# %%
+from cxrlib import runs
+
+runs.committed("ham_step.csv", "benchmarks")[["quantity", "value", "unit"]].style.format(
+    {"value": "{:.3g}"}
+)
+
+# %% [markdown]
 # ## The images and the runs
 #
 # The phantom's findings are those of {doc}`lse_lba`, at 64 px. With `box_share`, the boxed patients are divided into five folds: one is tested on,
 # and this share of the patients of the other four teaches with boxes.
 
 # %%
-from cxrlib import datasets, runs
+from cxrlib import datasets
 from cxrlib.datasets.boxed import teach_boxes
 
 options = settings.get(params.dataset, {})
@@ -231,7 +242,8 @@ loud = pd.Series({name: gradient(loss) for name, loss in losses.items()}, name="
 (loud / loud["findings"]).to_frame().style.format("{:.2%}")
 
 # %% [markdown]
-# At a hundredth of the loudest voice or less, a constraint needs a long training to be heard. The study below therefore also tries a weight of 0.1.
+# With the released weight a constraint is a whisper beside the cross-entropy, and a training as short as this one cannot hear it. The
+# study below therefore asks what the constraints do with a weight of 0.1, `-p ordinal 0.1`.
 #
 # ## The three maps side by side
 #
