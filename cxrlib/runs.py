@@ -37,6 +37,9 @@ PACKAGES = (
 )
 """Packages whose versions a run records."""
 
+PARTS = ("classification", "localization", "attention")
+"""Tables of ``metrics.json`` beside its controls; the last where a method has more than one map."""
+
 
 class Run:
     """A run folder in the making; made by :func:`start`.
@@ -213,8 +216,8 @@ def collect(root: Path) -> pd.DataFrame:
 
     Returns:
         one row per run, part, metric and finding: run, every parameter but the places, device,
-        hashes of source, split and data, commit, part ("classification", "localization" or a
-        control), metric, finding, value, low, high, n.
+        hashes of source, split and data, commit, part (of :data:`PARTS`, or a control), metric,
+        finding, value, low, high, n.
     """
     rows = []
     for path in sorted(root.rglob("metrics.json")):
@@ -224,7 +227,7 @@ def collect(root: Path) -> pd.DataFrame:
         for place in ("data_dir", "run_dir"):
             params.pop(place, None)
         origin = {**params, **environment["decides"], "commit": environment["git_commit"]}
-        parts = {key: metrics[key] for key in ("classification", "localization")}
+        parts = {key: metrics[key] for key in PARTS if key in metrics}
         rows += [
             {
                 "run": path.parent.name,

@@ -3,13 +3,21 @@
 A seed draws the images, the weights and the order of training, so arms are compared within a seed.
 Intervals are Student's, over seeds: they tell how much another seed would have moved the number,
 while the intervals of a single run are over its patients.
+
+``python -m cxrlib.studies runs/study/ham results/ham_history.csv`` writes what was logged after
+every epoch of the runs below a folder.
 """
 
+import argparse
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from cxrlib.files import write_csv
 
 
 def by_seed(
@@ -94,3 +102,45 @@ def show(number: pd.Series) -> str:
     '+0.30 [+0.05, +0.55]'
     """
     return "{value:+.2f} [{low:+.2f}, {high:+.2f}]".format(**number)
+
+
+def histories(root: Path, parameters: Sequence[str]) -> pd.DataFrame:
+    """What the finished runs below a folder logged, epoch by epoch.
+
+    Args:
+        root: searched for run folders at any depth.
+        parameters: of the runs, to tell them apart: columns.
+
+    Returns:
+        a row for each run and epoch: run, these parameters, commit, and what was logged.
+
+    Raises:
+        ValueError: there is no finished run.
+    """
+    tables = []
+    for path in sorted(root.rglob("history.json")):
+        if not (path.parent / "metrics.json").exists():
+            continue  # interrupted
+        params = json.loads((path.parent / "params.json").read_text())
+        environment = json.loads((path.parent / "environment.json").read_text())
+        origin = {name: params[name] for name in parameters}
+        table = pd.DataFrame(json.loads(path.read_text()))
+        first = {"run": path.parent.name, **origin, "commit": environment["git_commit"]}
+        tables.append(pd.DataFrame(first, index=table.index).join(table))
+    if not tables:
+        raise ValueError(f"no finished run below {root}")
+    return pd.concat(tables, ignore_index=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Gather histories into a table."""
+    parser = argparse.ArgumentParser(prog="python -m cxrlib.studies")
+    parser.add_argument("root", type=Path, help="folder of the runs")
+    parser.add_argument("table", type=Path, help="CSV file to write")
+    parser.add_argument("--by", nargs="+", default=["seed"], help="parameters that tell runs apart")
+    chosen = parser.parse_args(arguments)
+    write_csv(chosen.table, histories(chosen.root, chosen.by))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,13 @@ import pandas as pd
 import pytest
 
 from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Split
-from cxrlib.datasets.boxed import BoxTaught, LeakySplit, released_fold_with_leaks, teach_boxes
+from cxrlib.datasets.boxed import (
+    BoxTaught,
+    LeakySplit,
+    released_fold_with_leaks,
+    swap_siblings,
+    teach_boxes,
+)
 
 
 def read_pixels(image_id: str) -> np.ndarray:
@@ -98,3 +104,40 @@ def test_a_released_fold_leaks_and_says_so(split, tmp_path):
     (tmp_path / "bbox/fold1/test.txt").write_text("999_0.png\n")
     with pytest.raises(ValueError, match=r"1 of 1 images of .*test.txt are not in the split"):
         released_fold_with_leaks(split, tmp_path, 1)
+
+
+def test_each_test_image_has_a_model_that_knows_its_patient_and_one_that_does_not(split):
+    swapped = swap_siblings(split)
+    one, other = swapped
+    assert one.test.image_ids.tolist() == other.test.image_ids.tolist()
+    assert one.test.image_ids.tolist() == [f"{patient:03d}_0" for patient in range(30, 45)]
+    known = [np.isin(part.test.patient_ids, part.train.patient_ids) for part in swapped]
+    assert not (known[0] & known[1]).any() and known[0].sum() == known[1].sum() == 7
+    for part in swapped:
+        assert len(part.train) == len(split.train) + 7
+        assert not set(part.train.image_ids) & set(part.test.image_ids)
+        assert part.val is split.val and "7 of 15 test patients" in part.notes[-1]
+        assert not set(part.val.patient_ids) & set(part.train.patient_ids)
+        with pytest.raises(ValueError, match="7 patients are in both 'train' and 'test'"):
+            Split.refuse_leaks(part)
+    again, moved = swap_siblings(split)[0], swap_siblings(split, seed=1)[0]
+    assert again.split_hash == one.split_hash != moved.split_hash
+
+
+def test_what_a_sibling_shows_is_taught_with_its_boxes(split):
+    boxes = pd.concat([split.test.boxes, split.test.boxes.assign(image_id="030_1")[:1]])
+    test = part(range(30, 60), range(30, 45))
+    test = CXRDataset(
+        "nih", test.image_ids, test.patient_ids, test.labels, boxes, 8, test.read_pixels
+    )
+    lessons = [
+        part.train.lessons for part in swap_siblings(Split(split.train, split.val, test, ""))
+    ]
+    assert sorted(map(len, lessons)) == [0, 1]
+    assert pd.concat(lessons)["image_id"].tolist() == ["030_1"]
+
+
+def test_a_swap_needs_two_patients(split):
+    few = Split(split.train, split.val, part(range(30, 60), range(30, 31)), "")
+    with pytest.raises(ValueError, match="1 test patients have a box and another image"):
+        swap_siblings(few)

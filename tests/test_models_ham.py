@@ -1,6 +1,8 @@
+import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -9,9 +11,10 @@ from torch.nn import functional as F
 from cxrlib import training
 from cxrlib.datasets.base import Batch, Split
 from cxrlib.datasets.boxed import BoxTaught, teach_boxes
-from cxrlib.models import create_model
+from cxrlib.models import create_model, ham_leak
 from cxrlib.models.encoders import resnet
-from cxrlib.models.ham import HAM, ForegroundAttention, activation
+from cxrlib.models.ham import HAM, activation
+from cxrlib.models.ham_foreground import ForegroundAttention
 from cxrlib.models.ham_losses import (
     any_finding,
     bounded_loss,
@@ -21,6 +24,7 @@ from cxrlib.models.ham_losses import (
     rescale,
     union_loss,
 )
+from cxrlib.models.ham_nesting import nesting, summarise_nesting
 from cxrlib.models.ham_presets import PRESETS, HAMParameters
 from cxrlib.phantom import dataset as phantom
 from cxrlib.pooling import lse_pool
@@ -394,6 +398,84 @@ def test_training_with_boxes_and_a_learning_rate_that_falls(split, tmp_path):
     history = training.fit(model, taught, tmp_path, epochs=2, batch_size=8, accelerator="cpu")
     assert (history["loss_box"] > 0).all() and history["loss"].notna().all()
     assert rates == pytest.approx([1e-4, 1e-5])
+
+
+class Interrupted(HAM):
+    """Stops as a killed process does, after the first epoch's checkpoint."""
+
+    def on_train_epoch_start(self):
+        if self.current_epoch == 1:
+            raise InterruptedError
+
+
+def test_an_interrupted_training_with_boxes_ends_with_the_same_numbers(split, tmp_path):
+    taught = teach_boxes(split, fold=(0, 3))
+    whole, history = trained(taught, tmp_path / "whole")
+    torch.manual_seed(0)
+    stopped = Interrupted(**TINY, learning_rate=1e-3, decay_every=1)
+    (tmp_path / "again").mkdir()
+    with pytest.raises(InterruptedError):
+        training.fit(stopped, taught, tmp_path / "again", epochs=3, batch_size=8, accelerator="cpu")
+    assert not (tmp_path / "again" / "history.json").exists()
+    resumed, same = trained(taught, tmp_path / "again")
+    pd.testing.assert_frame_equal(history, same)
+    assert (history["loss_box"] > 0).all()
+    for name, weights in whole.state_dict().items():
+        assert torch.equal(weights, resumed.state_dict()[name]), name
+
+
+def test_what_lies_outside_is_logged_of_all_positive_pairs(split, tmp_path):
+    model, history = trained(split, tmp_path, epochs=1)
+    table = nesting(model, split.val, batch_size=5, accelerator="cpu")
+    images = torch.stack([split.val[i].image for i in range(len(split.val))])
+    with torch.inference_mode():
+        levels = model.levels(images)
+    pairs = np.argwhere(split.val.labels == 1)
+    mass = [levels.A[i, c].sum() for i, c in pairs]
+    outside = [
+        (levels.A[i, c] - torch.minimum(levels.A[i, c], levels.A_abnormal[i, 0])).sum()
+        for i, c in pairs
+    ]
+    np.testing.assert_allclose(table["mass"], mass, rtol=1e-4)
+    np.testing.assert_allclose(table["outside"], outside, atol=1e-4)
+    assert history["val_mass"].item() == pytest.approx(table["mass"].mean(), rel=1e-5)
+    assert history["val_beyond"].item() == pytest.approx(table["outside"].mean(), rel=1e-5)
+    assert table["patient_id"].tolist() == [split.val.patient_ids[i] for i, _ in pairs]
+
+
+def test_the_summary_of_nesting_is_of_mass_and_over_patients():
+    table = pd.DataFrame(
+        {
+            "patient_id": ["1", "1", "2", "3"],
+            "finding": [0, 4, 4, 4],
+            "mass": [2.0, 1.0, 3.0, 0.0],
+            "outside": [1.0, 1.0, 0.0, 0.0],
+        }
+    )
+    shares = summarise_nesting(table)["outside_abnormality"]
+    assert shares["macro"]["value"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert shares["micro"]["value"] == pytest.approx(2 / 6) and shares["micro"]["n"] == 4
+    mass = shares["per_finding"]["Mass"]
+    assert mass["value"] == pytest.approx(0.25) and mass["n"] == 3
+    assert (mass["low"], mass["high"]) == pytest.approx((0.0, 1.0))
+    assert shares["per_finding"]["Hernia"] == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_the_leak_is_measured_with_both_models_on_the_same_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXRLIB_CACHE", str(tmp_path / "cache"))
+    preset = PRESETS["smoke"] | {"phantom": {"n_train": 32, "n_val": 12, "n_test": 40}}
+    monkeypatch.setitem(PRESETS, "smoke", preset)
+    ham_leak.main([str(tmp_path / "runs"), str(tmp_path / "leak.csv"), "--preset", "smoke"])
+    table = pd.read_csv(tmp_path / "leak.csv").set_index(["arm", "metric"])
+    runs = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert runs == ["phantom-0-0", "phantom-0-1"]
+    for metric in ("auroc", *ham_leak.PROTOCOLS):
+        difference = table.loc[("difference", metric)]
+        arms = [table.loc[(arm, metric)] for arm in ("leaky", "disjoint")]
+        assert difference["value"] == pytest.approx(arms[0]["value"] - arms[1]["value"], abs=1e-5)
+        assert arms[0]["n"] == arms[1]["n"] == difference["n"] > 0
+    notes = json.loads((tmp_path / "runs" / "phantom-0-0" / "environment.json").read_text())
+    assert "our re-creation of a leak" in notes["notes"][-1]
 
 
 def test_presets_make_networks_that_fit_their_images():

@@ -180,3 +180,16 @@ def test_attention_is_mined_from_the_base_network_of_a_finished_run(tmp_path):
     outputs = [str(out) for cell in cells for out in cell.get("outputs", [])]
     assert sum("image/png" in out for out in outputs) == 7
     assert sum("data:image/gif;base64," in out for out in outputs) == 1
+
+
+def test_ham_learns_from_the_boxes_of_some_real_radiographs(tmp_path, shared):
+    places = ("dataset", "nih"), ("data_dir", shared / "nih-mini")
+    done = papermill(tmp_path, *places, ("box_share", 0.8), ("preset", "smoke"), notebook="ham")
+    assert done.returncode == 0, done.stderr
+    document = metrics(tmp_path)
+    assert 0 < document["localization"]["ham_tiou@0.1"]["micro"]["n"] < 601 / 4
+    assert 0 < document["attention"]["outside_abnormality"]["micro"]["value"] < 1
+    (history,) = tmp_path.rglob("history.json")
+    assert all(row["loss_box"] > 0 for row in json.loads(history.read_text()))
+    (environment,) = tmp_path.rglob("environment.json")
+    assert "fold 0 of 5 of the patients with boxes is tested on" in environment.read_text()

@@ -1,12 +1,14 @@
 """Arms over seeds."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from cxrlib.runs import committed
-from cxrlib.studies import by_seed, differences, over_seeds
+from cxrlib.studies import by_seed, differences, histories, main, over_seeds
 
 COLUMNS = ["variant", "seed", "metric", "finding", "part", "value"]
 
@@ -69,6 +71,26 @@ def test_runs_that_cannot_be_compared_are_refused(table, message):
 def test_one_seed_has_no_interval():
     with pytest.raises(ValueError, match="1 seed; an interval"):
         over_seeds(by_seed(runs(seeds=[0]), "variant", "pointing"))
+
+
+def test_histories_are_of_finished_runs(tmp_path):
+    for place, name in enumerate(("a", "b", "interrupted")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        documents = {
+            "params": {"seed": place, "ordinal": 0.5, "preset": "quick"},
+            "environment": {"git_commit": "abc"},
+            "history": [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2)],
+        }
+        documents |= {} if name == "interrupted" else {"metrics": {}}
+        for document, value in documents.items():
+            (tmp_path / "runs" / name / f"{document}.json").write_text(json.dumps(value))
+    main([str(tmp_path / "runs"), str(tmp_path / "all.csv"), "--by", "ordinal", "seed"])
+    table = pd.read_csv(tmp_path / "all.csv")
+    assert [*table] == ["run", "ordinal", "seed", "commit", "epoch", "loss"]
+    assert table["run"].tolist() == ["a", "a", "b", "b"] and table["seed"].tolist() == [0, 0, 1, 1]
+    assert table["loss"].tolist() == [1, 0.5, 1, 0.5]
+    with pytest.raises(ValueError, match="no finished run below"):
+        histories(tmp_path / "runs" / "interrupted", ["seed"])
 
 
 def test_the_chapter_on_pylon_says_what_its_study_found():

@@ -174,6 +174,58 @@ def released_fold_with_leaks(split: Split, lists: Path | str, fold: int) -> Leak
     return LeakySplit(train, val, test, split.data_hash, (*split.notes, note))
 
 
+def swap_siblings(split: Split, seed: int = 0) -> tuple[LeakySplit, LeakySplit]:
+    """Two splits with the same test images, each of which leaks half of their patients.
+
+    Our re-creation of a division by image, to measure what it is worth; for comparison only. One
+    image with a box of each test patient with several images is tested on. The other images of half
+    of these patients are trained on in one split, with their boxes, those of the other half in the
+    other split, and as many. So each test image has one model that has seen its patient and one, as
+    well taught, that has not. The choosing part stays free of all of them.
+
+    Args:
+        split: patient-disjoint, as a dataset's ``load`` gives it.
+        seed: of the halves.
+
+    Raises:
+        ValueError: fewer than two test patients have a box and another image.
+    """
+    test = split.test
+    table = pd.DataFrame({"patient": test.patient_ids})
+    table["boxed"] = np.isin(test.image_ids, test.boxes["image_id"].to_numpy(str))
+    table = table.sort_values("boxed", ascending=False, kind="stable")
+    of_patient = table.groupby("patient")
+    table["place"] = of_patient.cumcount()  # 0: the first with a box
+    table = table[
+        of_patient["boxed"].transform("any") & (of_patient["place"].transform("size") > 1)
+    ]
+    siblings = table[table["place"] > 0]
+    # Those with many images are dealt out as evenly as those with few.
+    counts = siblings.groupby("patient").size().sample(frac=1, random_state=seed)
+    patients = counts.sort_values(kind="stable").index
+    if len(patients) < 2:
+        raise ValueError(
+            f"{len(patients)} test patients have a box and another image; 2 are needed"
+        )
+    halves = [siblings.index[siblings["patient"].isin(patients[k::2])] for k in (0, 1)]
+    n = min(map(len, halves))
+    tested = test.subset(np.sort(table.index[table["place"] == 0]))
+    one, other = (_with_siblings(split, tested, np.sort(half[:n])) for half in halves)
+    return one, other
+
+
+def _with_siblings(split: Split, tested: CXRDataset, siblings: np.ndarray) -> LeakySplit:
+    """Train also on these images of the test part, with their boxes; test on ``tested``."""
+    new = split.test.subset(siblings)
+    known = np.isin(tested.patient_ids, new.patient_ids)
+    note = (
+        f"our re-creation of a leak, for comparison only: {len(new)} other images of "
+        f"{int(known.sum())} of {len(tested)} test patients are also trained on"
+    )
+    train = BoxTaught(_joined(split.train, new), new.boxes)
+    return LeakySplit(train, split.val, tested, split.data_hash, (*split.notes, note))
+
+
 def _joined(one: CXRDataset, other: CXRDataset) -> CXRDataset:
     """The images of two parts of one dataset, without boxes and masks."""
     return CXRDataset(

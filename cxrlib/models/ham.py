@@ -25,11 +25,13 @@ from cxrlib.findings import FINDINGS
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.models.base import CXRModule, Output
 from cxrlib.models.encoders import resnet
+from cxrlib.models.ham_foreground import ForegroundModule, conv_norm
 from cxrlib.models.ham_losses import (
     SIGMA,
     any_finding,
     bounded_loss,
     box_loss,
+    masses,
     refine,
     rescale,
     union_loss,
@@ -42,9 +44,9 @@ STRIDE = 8
 ABNORMALITY, CLASSES, BOX, ORDINAL = 0.01, 1.0, 0.5, 0.001
 """Weights of the losses; the last is of each ordinal constraint."""
 
-DROPOUT, REDUCTION, DECAY = 0.1, 8, 0.1
-"""Share of the head's channels that are dropped; narrowing of the channel gate; the factor of the
-learning rate after every so many epochs."""
+DROPOUT, DECAY = 0.1, 0.1
+"""Share of the head's channels that are dropped; the factor of the learning rate after every so
+many epochs."""
 
 
 class Levels(NamedTuple):
@@ -197,6 +199,16 @@ class HAM(CXRModule):
         self.log_dict(losses, batch_size=len(batch.images), on_epoch=True, on_step=False)
         return loss
 
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """The loss that chooses the checkpoint, and how far the levels are nested."""
+        levels, positive = self.levels(batch.images), batch.labels == 1
+        loss = multilabel_cross_entropy(levels.logits, batch.labels)
+        self.log("val_loss", loss, batch_size=len(batch.images), on_epoch=True)
+        if n := int(positive.sum()):  # means over all pairs of the part; their ratio is the share
+            mass, beyond = masses(levels.A, levels.A_abnormal)
+            logged = {"val_mass": mass[positive].mean(), "val_beyond": beyond[positive].mean()}
+            self.log_dict(logged, batch_size=n, on_epoch=True)
+
     @staticmethod
     def box_loss(A: Tensor, masks: Tensor) -> Tensor:
         """Of class attention (B, C, h, w) and masks (B, C, H, W), where there are boxes: scalar."""
@@ -234,60 +246,6 @@ class HAM(CXRModule):
             # By steps: Lightning would count an epoch after it has saved the checkpoint.
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
-
-
-class ForegroundModule(nn.Module):
-    """Level 1: two convolutions around a foreground attention block; no loss acts on it directly.
-
-    Args:
-        inputs, outputs: channels.
-    """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.before = nn.Sequential(*conv_norm(inputs, outputs))
-        self.block = ForegroundAttention(outputs)
-        self.after = nn.Sequential(*conv_norm(outputs, outputs))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, inputs, h, w) -> (B, outputs, h, w) and what attention added, (B, 1, h, w)."""
-        x = self.before(x)
-        added = self.block(x)
-        return self.after(x + added), added
-
-
-class ForegroundAttention(nn.Module):
-    """A gate of channels, then one of places; what it gives is added to every channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.w = nn.Conv2d(channels, 1, 1, bias=False)
-        self.g = nn.Sequential(
-            nn.Linear(channels, channels // REDUCTION, bias=False),
-            nn.ReLU(inplace=True),
-            nn.Linear(channels // REDUCTION, channels, bias=False),
-        )
-        self.u = nn.Conv2d(channels, channels, 1, bias=False)
-        self.p = nn.Conv2d(channels, 1, 1, bias=False)
-        self.z = nn.Sequential(*conv_norm(1, 1))
-        self.gamma = nn.Parameter(torch.zeros(1))  # the block starts as the identity
-        for convolution in (self.w, self.u, self.p):
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> gamma p z, (B, 1, h, w)."""
-        w = self.w(x).flatten(2).softmax(-1)  # (B, 1, hw)
-        context = (x.flatten(2) * w).sum(-1)  # (B, C)
-        u = self.u(x) * self.g(context).sigmoid()[..., None, None]  # (B, C, h, w)
-        p = self.p(u)  # (B, 1, h, w)
-        return self.gamma * p * self.z(p).sigmoid()
-
-
-def conv_norm(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
-    """A 3 x 3 convolution and its normalization."""
-    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return convolution, nn.BatchNorm2d(outputs)
 
 
 def activation(features: Tensor, weight: Tensor) -> Tensor:

@@ -45,6 +45,22 @@ def outside(inner: Tensor, outer: Tensor, sigma: float = SIGMA) -> Tensor:
     return (whole - covered) / whole.clamp(min=_LEAST)
 
 
+def masses(inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
+    """Mass of an attention map, and how much of it another one does not cover; no threshold.
+
+    Args:
+        inner: (..., h, w), 0 and above.
+        outer: broadcasts against it.
+
+    Returns:
+        (...) each.
+
+    >>> masses(torch.tensor([[2.0, 1.0]]), torch.tensor([[0.5, 3.0]]))
+    (tensor(3.), tensor(1.5000))
+    """
+    return inner.sum((-2, -1)), (inner - outer).clamp(min=0).sum((-2, -1))
+
+
 def bounded_loss(A: Tensor, A_abnormal: Tensor, positive: Tensor, sigma: float = SIGMA) -> Tensor:
     """Ordinal constraint: the attention of a finding lies within that of abnormality.
 
