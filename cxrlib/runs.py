@@ -225,6 +225,7 @@ def collect(root: Path) -> pd.DataFrame:
             params.pop(place, None)
         origin = {**params, **environment["decides"], "commit": environment["git_commit"]}
         parts = {key: metrics[key] for key in ("classification", "localization")}
+        parts |= {key: metrics[key] for key in ("anatomy",) if key in metrics}  # CLARiTy's
         rows += [
             {
                 "run": path.parent.name,
