@@ -149,7 +149,7 @@ class CLARiTy(CXRModule):
             heads.append(self.attention_pool(patches))
         if self.segment_cam is not None:
             S, foreground = self.segment_cam(patches)
-            heads.append(self.segment_cam.pool(S, foreground))
+            heads.append(self.segment_cam.pool(S, foreground, attention))
         return Evidence(tokens, attention, S, foreground, torch.stack(heads).float())
 
     def forward(self, images: Tensor) -> Output:

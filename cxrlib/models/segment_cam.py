@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxrlib.pooling import lse_pool
-
-R = 1.0
-"""Sharpness of the log-sum-exp that pools SegmentCAM's class map."""
+LEAST = 1e-8
+"""Of a token's attention, so that its logarithm exists."""
 
 
 def softmax(q: Tensor, k: Tensor) -> Tensor:
@@ -58,6 +56,21 @@ class SegmentCAM(nn.Module):
         """(B, D, h, w) -> log-odds float32: class map (B, C, h, w) and foreground (B, 1, h, w)."""
         return self.class_map(patches).float(), self.foreground(patches).float()
 
-    def pool(self, S: Tensor, foreground: Tensor) -> Tensor:
-        """Class map and foreground -> log-odds (B, C): a cell in the background says less."""
-        return lse_pool(S + F.logsigmoid(foreground), R)
+    def pool(self, S: Tensor, foreground: Tensor, attention: Tensor) -> Tensor:
+        r"""The log-odds that the parts of the final map add up to.
+
+        .. math:: \log \sum_j A_{cj} \, e^{S_{cj}} \, \sigma(F_j)
+
+        A cell counts as much as the token pays to it, and less in the background. The attention
+        learns from it what the class map knows.
+
+        Args:
+            S: class map, (B, C, h, w) log-odds.
+            foreground: F, (B, 1, h, w) log-odds.
+            attention: A, (B, C, h, w), sums to 1.
+
+        Returns:
+            (B, C).
+        """
+        cells = S + F.logsigmoid(foreground) + attention.clamp(min=LEAST).log()
+        return cells.flatten(2).logsumexp(dim=-1)
