@@ -66,9 +66,9 @@ def stages(
             S = of_stage[pair]
             corners = (-0.5, side - 0.5, side - 0.5, -0.5)
             axis.imshow(S, cmap="magma", alpha=0.6, extent=corners)
-            row, place = np.unravel_index(int(S.argmax()), S.shape)
+            y, x = divmod(int(S.argmax()), S.shape[-1])
             cell = side / S.shape[-1]
-            axis.plot((place + 0.5) * cell, (row + 0.5) * cell, "+", color="white", markersize=8)
+            axis.plot((x + 0.5) * cell, (y + 0.5) * cell, "+", color="white", markersize=8)
     for axis, name in zip(axes[1:, 0], maps, strict=True):
         place = {"transform": axis.transAxes, "rotation": 90, "va": "center", "ha": "right"}
         axis.text(-0.04, 0.5, name, fontsize=9, **place)
@@ -109,8 +109,8 @@ def accuracy_by_overlap(
     ):
         axis.plot(thresholds, values, marker=marker, markersize=4, color=colour, label=name)
         axis.fill_between(thresholds, low, high, color=colour, alpha=0.12, linewidth=0)
-    for name, values in points.items():
-        axis.plot(list(values), list(values.values()), "k:x", markersize=5, label=name)
+    for name, numbers in points.items():
+        axis.plot(list(numbers), list(numbers.values()), "k:x", markersize=5, label=name)
     axis.set(xlabel="T", ylabel="boxes with IoU ≥ T", ylim=(0, 1))
     axis.legend(frameon=False, fontsize=8)
     return figure
