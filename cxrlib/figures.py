@@ -98,11 +98,11 @@ def training_curves(history: pd.DataFrame, also: str, label: str) -> Figure:
         label: of its axis.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.9), layout="constrained")
-    for name, label, colour in (
+    for name, part, colour in (
         ("loss", "training", COLOURS[0]),
         ("val_loss", "validation", COLOURS[1]),
     ):
-        left.plot(history["epoch"], history[name], "o-", markersize=3, color=colour, label=label)
+        left.plot(history["epoch"], history[name], "o-", markersize=3, color=colour, label=part)
     kept = history["epoch"].iloc[int(history["val_loss"].argmin())]
     left.axvline(kept, color="0.7", linewidth=0.8, label="kept epoch")
     left.set(xlabel="epoch", ylabel="cross-entropy per label")
