@@ -188,11 +188,10 @@ def teach(
         folder.mkdir(exist_ok=True)
         torch.manual_seed(seed)
         teacher = Teacher(**network)
-        device = {"accelerator": accelerator, "num_workers": num_workers}
-        training.fit(
-            teacher, split, folder, epochs=epochs, batch_size=batch_size, seed=seed, **device
-        )
-        said = predict(teacher, split.train, batch_size=batch_size, **device)
+        how: dict[str, Any] = {"batch_size": batch_size, "accelerator": accelerator}
+        how["num_workers"] = num_workers
+        training.fit(teacher, split, folder, epochs=epochs, seed=seed, **how)
+        said = predict(teacher, split.train, **how)
         write_atomic(answers, said.write)
     return Predictions.read(answers)
 
