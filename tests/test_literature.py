@@ -41,3 +41,18 @@ def test_quoted_results_agree_with_the_collected_sources(shared):
     assert re.search(r"mean AUROC of (0\.\d+) on the official", text).group(1) == "0.761"
     assert rows["split"].tolist() == ["official"]
     assert rows["value"].astype(float).tolist() == [0.761]
+
+
+def test_published_numbers_of_clarity_are_those_of_the_collected_sources(shared):
+    table = pd.read_csv(shared / "papers" / "published_results.csv")
+    theirs = table[(table["paper"] == "Statheros2025_CLARiTy") & (table["table"] != "abstract")]
+    ours = literature.published("statheros2025")
+    assert (ours["confidence"] == "from-secondary").all() and len(ours) == 7
+    for row in ours.itertuples():
+        same = theirs["method"].str.startswith(row.method.split(" ")[0])
+        if row.metric == "AUROC":
+            found = theirs[same & (theirs["metric"] == "AUROC")]
+        else:
+            at = pd.to_numeric(theirs["threshold"]) == row.threshold
+            found = theirs[same & at & theirs["metric"].str.startswith(row.metric)]
+        assert found["value"].astype(float).tolist() == [row.value]
