@@ -137,3 +137,22 @@ def test_a_run_of_clarity_is_collected_with_its_anatomy(tmp_path):
     (row,) = collect(tmp_path).to_dict("records")
     assert (row["run"], row["part"], row["metric"]) == ("one", "anatomy", "dice, lungs")
     assert row["finding"] == "mean" and row["value"] == 0.9
+
+
+def test_trust_is_measured_beside_its_controls(split):
+    found = clarity_prior.trust(split, split, 3, CHESTS, epochs=3)
+    shares = found[found["of"] == "all boxes"].set_index("what")["value"]
+    own, other, covered = (
+        shares[name]
+        for name in (
+            "box inside its patient's organs",
+            "box inside the next image's organs",
+            "image covered by organs",
+        )
+    )
+    assert own > other > covered
+    truth = Truth(split.test)
+    n = found.set_index(["what", "of"]).loc[("box inside its patient's organs", "all boxes"), "n"]
+    assert n == len(truth)
+    dice = found[found["what"] == "Dice on the phantom"]
+    assert dice["of"].tolist() == list(ORGANS) and (dice["n"] == len(split.test)).all()

@@ -216,9 +216,9 @@ def trust(
 
     Returns:
         a row for each number: what, of, value, low, high (over patients), n. The Dice with the
-        organs of the phantom's test images; of the official boxes of findings of the lung the
-        share inside the predicted lungs and heart, inside those of the next image instead, and the
-        share of the image that these cover.
+        organs of the phantom's test images; of the official boxes the share inside the predicted
+        lungs and heart and, as controls, inside those of the next image, and the share of the
+        image that they cover.
     """
     size = nih.test.image_size
     masks = organs_of(phantom.train, size, phantom_seed, options)
