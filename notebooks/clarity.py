@@ -96,14 +96,16 @@ print(f"fused and explicit attention differ by {gap:.0e} at most")
 # %% [markdown]
 # ## SegmentCAM
 #
-# Two 3 × 3 convolutions of the last patches give each finding a **class map** $S_c$ and all of them one **foreground** $F$, both log-odds. The final map is the
-# product of what the three parts say, each between 0 and 1:
+# Two 3 × 3 convolutions of the last patches give each finding a **class map** $S_c$ and all of them one **foreground** $F$, both log-odds. The odds of a cell are the
+# product of what the three parts say of it, and the final map is their probability:
 #
-# $$\text{map}_c = \frac{A_c}{\max A_c} \cdot \sigma(S_c) \cdot \sigma(F).$$
+# $$\ell_{cj} = S_{cj} + \log \sigma(F_j) + \log (P A_{cj}), \qquad \text{map}_{cj} = \sigma(\ell_{cj}).$$
+#
+# Where attention is even and the foreground sure, that is the class map. A cell in the background says less, and so does one that the token does not look at.
 #
 # Three readouts vote on the image's probability with the mean of their log-odds: a linear function of each token; attention pooling, in which a learned query for
-# each finding asks the patches; and what the parts of the final map add up to, $\log \sum_j A_{cj} \, e^{S_{cj}} \, \sigma(F_j)$. Through the last one the token learns to look
-# where the class map finds something; without the attention in the sum, tokens of a network as small as this page's look anywhere.
+# each finding asks the patches; and the mean of the cells' odds, $\log \frac{1}{P} \sum_j e^{\ell_{cj}}$. The map that is shown is thus one that learns. Without the attention in it,
+# tokens of a network as small as this page's look anywhere.
 #
 # ## What the losses ask for
 #
@@ -276,7 +278,7 @@ pd.DataFrame(
     }
 )
 
-# %% mystnb={"image": {"alt": "Rows of maps for each finding: radiographs with the true boxes, the attention of the finding's token, the class map, the class map times the foreground and the final map."}}
+# %% mystnb={"image": {"alt": "Rows of maps for each finding: radiographs with the true boxes, the attention of the finding's token, the class map, the class map with the background suppressed and the final map."}}
 from cxrlib.findings import FINDINGS
 
 figures_clarity.stages(split.test, truth, looks.stages, FINDINGS[:6])
@@ -324,21 +326,21 @@ plt.show()
 # %% [markdown]
 # ## Exercises
 #
-# **1.** The final map is a product, so one part can spoil it. Raise the attention to a power $\gamma$ before it is multiplied: $\gamma = 0$ leaves it out, $\gamma = 1$ is the final map.
+# **1.** The odds of a cell are a product, so one part can spoil it. Raise the attention to a power $\gamma$ before it is multiplied: $\gamma = 0$ leaves it out, $\gamma = 1$ is the final map.
 # Which power points best on the test images, and why may this page not choose it?
 
 # %% tags=["hide-cell"]
 points = {}
 if len(looks.stages) > 1:
-    rest = looks.stages["class map × foreground"]
+    rest = looks.stages["class map, foreground"].astype(float)
     for gamma in (0, 0.25, 0.5, 1):
-        maps = looks.stages["attention"] ** gamma * rest
+        odds = looks.stages["attention"] ** gamma * rest / (1 - rest).clip(1e-9)
+        maps = odds / (1 + odds)
         frames = {"map": metrics.of_pairs(maps, truth, scored.size)}
         one = metrics.measure(frames, truth, scored.size, ["maps"])["map"]
         points[gamma] = metrics.estimate(one, ["pointing"]).summary("pointing")["macro"].value
     assert (
-        abs(points[0] - by_stage["class map × foreground"].summary("pointing")["macro"].value)
-        < 1e-9
+        abs(points[0] - by_stage["class map, foreground"].summary("pointing")["macro"].value) < 1e-9
     )
 points  # chosen on the boxes that are scored, it would flatter itself
 

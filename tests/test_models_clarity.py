@@ -27,6 +27,7 @@ from cxrlib.models.clarity_teacher import Guided, Teacher, teach
 from cxrlib.models.encoders import load_timm
 from cxrlib.models.segment_cam import AttentionPool, SegmentCAM
 from cxrlib.phantom import dataset as phantom
+from cxrlib.pooling import lse_pool
 
 TINY = {"width": 32, "depth": 2, "heads": 2, "patch": 8}
 ALONE = {"foreground": 0.0, "distillation": 0.0}  # learns from labels alone
@@ -121,13 +122,8 @@ def test_attention_and_maps_are_in_range():
     assert seen.attention.min() >= 0
     torch.testing.assert_close(seen.attention.sum((-2, -1)), torch.ones(2, 14))
     assert seen.maps.min() >= 0 and seen.maps.max() <= 1
-    torch.testing.assert_close(
-        seen.maps,
-        seen.attention
-        / seen.attention.amax((2, 3), keepdim=True)
-        * seen.class_map.sigmoid()
-        * seen.foreground.sigmoid(),
-    )
+    odds = 48 * seen.attention * seen.class_map.exp() * seen.foreground.sigmoid()
+    torch.testing.assert_close(seen.maps, odds / (1 + odds))
 
 
 def test_fused_attention_is_the_formula():
@@ -160,19 +156,19 @@ def test_logits_are_the_mean_of_the_heads():
     torch.testing.assert_close(model(images).logits, seen.heads.mean(0))
     tokens = (seen.tokens * model.read_tokens.weight).sum(-1) + model.read_tokens.bias
     torch.testing.assert_close(seen.heads[0], tokens)
-    cells = seen.attention * seen.class_map.exp() * seen.foreground.sigmoid()
-    torch.testing.assert_close(seen.heads[2], cells.sum((-2, -1)).log())
+    odds = 16 * seen.attention * seen.class_map.exp() * seen.foreground.sigmoid()
+    torch.testing.assert_close(seen.cells, odds.log())
+    torch.testing.assert_close(seen.heads[2], odds.mean((-2, -1)).log())
 
 
 def test_attention_learns_what_the_class_map_knows():
     """A cell that speaks for a finding gets more of the token's attention, and no pole is lost."""
     cam, attention = SegmentCAM(1, 8), torch.full((1, 1, 2, 2), 0.25, requires_grad=True)
     S = torch.tensor([[[[5.0, -1.0], [-1.0, -1.0]]]])
-    said = cam.pool(S, torch.zeros(1, 1, 2, 2), attention)
-    said.backward()
+    lse_pool(cam.cells(S, torch.zeros(1, 1, 2, 2), attention), 1.0).backward()
     assert attention.grad.flatten().argmax() == 0 and (attention.grad > 0).all()
     nothing = torch.zeros(1, 1, 2, 2, requires_grad=True)
-    cam.pool(S, torch.zeros(1, 1, 2, 2), nothing).backward()
+    lse_pool(cam.cells(S, torch.zeros(1, 1, 2, 2), nothing), 1.0).backward()
     assert nothing.grad.isfinite().all()
 
 

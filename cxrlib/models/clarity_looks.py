@@ -15,7 +15,7 @@ class Looks(NamedTuple):
 
     Attributes:
         stages: name -> (P, h, w) float32, 0 to 1: attention of the pair's token, and with
-            SegmentCAM class map, class map times foreground, and the final map.
+            SegmentCAM class map, class map with the background suppressed, and the final map.
         foreground: (N, h, w) float32, 0 to 1; None without SegmentCAM.
         cosines: (C, C) mean cosine between the final tokens of two findings.
     """
@@ -30,11 +30,11 @@ def stages_of(seen: Evidence) -> dict[str, torch.Tensor]:
     attention = seen.attention / seen.attention.amax(dim=(-2, -1), keepdim=True)
     if seen.class_map is None or seen.foreground is None:
         return {"attention": attention}
-    S, foreground = seen.class_map.sigmoid(), seen.foreground.sigmoid()
+    foreground = torch.nn.functional.logsigmoid(seen.foreground)
     return {
         "attention": attention,
-        "class map": S,
-        "class map × foreground": S * foreground,
+        "class map": seen.class_map.sigmoid(),
+        "class map, foreground": (seen.class_map + foreground).sigmoid(),
         "final map": seen.maps,
     }
 

@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "quick": {
         "image_size": 96,
-        "epochs": 8,
+        "epochs": 12,
         "batch_size": 8,
         "learning_rate": 3e-3,
         "network": {**SMALL, "distillation": 0.0},  # a teacher takes as long as the student

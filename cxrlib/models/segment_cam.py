@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LEAST = 1e-8
-"""Of a token's attention, so that its logarithm exists."""
+LEAST = 1e-6
+"""Of a token's attention as a share of the mean, so that its logarithm exists."""
 
 
 def softmax(q: Tensor, k: Tensor) -> Tensor:
@@ -56,21 +56,19 @@ class SegmentCAM(nn.Module):
         """(B, D, h, w) -> log-odds float32: class map (B, C, h, w) and foreground (B, 1, h, w)."""
         return self.class_map(patches).float(), self.foreground(patches).float()
 
-    def pool(self, S: Tensor, foreground: Tensor, attention: Tensor) -> Tensor:
-        r"""The log-odds that the parts of the final map add up to.
+    def cells(self, S: Tensor, foreground: Tensor, attention: Tensor) -> Tensor:
+        r"""The log-odds of each cell: :math:`S_{cj} + \log \sigma(F_j) + \log (P A_{cj})`.
 
-        .. math:: \log \sum_j A_{cj} \, e^{S_{cj}} \, \sigma(F_j)
-
-        A cell counts as much as the token pays to it, and less in the background. The attention
-        learns from it what the class map knows.
+        With even attention, over a sure foreground, it is the class map. A cell in the background
+        says less, and so does one that the finding's token does not look at.
 
         Args:
             S: class map, (B, C, h, w) log-odds.
             foreground: F, (B, 1, h, w) log-odds.
-            attention: A, (B, C, h, w), sums to 1.
+            attention: A, (B, C, h, w), sums to 1 over the P = h w cells.
 
         Returns:
-            (B, C).
+            (B, C, h, w).
         """
-        cells = S + F.logsigmoid(foreground) + attention.clamp(min=LEAST).log()
-        return cells.flatten(2).logsumexp(dim=-1)
+        relative = attention * attention[0, 0].numel()  # 1 where attention is even
+        return S + F.logsigmoid(foreground) + relative.clamp(min=LEAST).log()
