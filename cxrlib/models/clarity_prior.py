@@ -29,6 +29,7 @@ from cxrlib.models.clarity_presets import CHESTS, PRESETS
 from cxrlib.models.encoders import quiet_import
 from cxrlib.models.lse_lba import standardize
 from cxrlib.phantom.organs import ORGANS, organs_of
+from cxrlib.runs import git_commit
 from cxrlib.training import EpochSampler
 from cxrlib.transforms import random_affine, random_exposure
 
@@ -256,7 +257,10 @@ def main(arguments: list[str] | None = None) -> None:
     size, recipe = settings["image_size"], dict(settings["segmenter"])
     epochs = recipe.pop("epochs")
     phantom = datasets.load("phantom", None, size, seed=0, **CHESTS, **recipe)
-    found = trust(datasets.load("nih", folder, size), phantom, 0, CHESTS, epochs)
+    nih = datasets.load("nih", folder, size)
+    found = trust(nih, phantom, 0, CHESTS, epochs)
+    found = found.assign(seed=0, epochs=epochs, image_size=size, data_hash=nih.data_hash)
+    found = found.assign(phantom_hash=phantom.data_hash, commit=git_commit())
     write_atomic(Path(table), lambda file: file.write(found.to_csv(index=False).encode()))
 
 
