@@ -165,3 +165,16 @@ def test_a_finished_comparison_is_shown_again_and_not_trained_again(tmp_path):
         times.append(trained())
     assert sorted(path.parent.name for path in times[0]) == ["against"] * 2 + ["run"] * 2
     assert times[0] == times[1]
+
+
+def test_clarity_is_taught_and_segmented_on_real_radiographs(tmp_path, shared):
+    places = ("dataset", "nih"), ("data_dir", shared / "nih-mini")
+    done = papermill(tmp_path, *places, ("preset", "smoke"), notebook="clarity")
+    assert done.returncode == 0, done.stderr
+    document = metrics(tmp_path)
+    assert document["localization"]["pointing"]["micro"]["n"] == 601
+    assert document["localization"]["clarity_iou@0.5"]["micro"]["n"] < 601  # one half is tuned on
+    assert document["anatomy"] == {}  # nobody has outlined the organs of ChestX-ray14
+    answers = next(tmp_path.rglob("teacher/predictions.npz"))
+    history = json.loads((answers.parents[1] / "history.json").read_text())
+    assert {"loss_distillation", "loss_foreground"} <= set(history[0])
