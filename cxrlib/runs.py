@@ -37,8 +37,11 @@ PACKAGES = (
 )
 """Packages whose versions a run records."""
 
-PARTS = ("classification", "localization", "attention")
-"""Tables of ``metrics.json`` beside its controls; the last where a method has more than one map."""
+PARTS = ("classification", "localization", "attention", "anatomy")
+"""Tables of ``metrics.json`` beside its controls.
+
+The last two only where a method has maps of more than one kind, or of organs.
+"""
 
 
 class Run:

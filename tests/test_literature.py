@@ -58,3 +58,18 @@ def test_published_numbers_are_those_of_the_collected_sources(shared):
 def test_a_paper_without_published_numbers_is_refused():
     with pytest.raises(ValueError, match="no published numbers of 'cai2018'; there are some of"):
         literature.published("cai2018")
+
+
+def test_published_numbers_of_clarity_are_those_of_the_collected_sources(shared):
+    table = pd.read_csv(shared / "papers" / "published_results.csv")
+    theirs = table[(table["paper"] == "Statheros2025_CLARiTy") & (table["table"] != "abstract")]
+    ours = literature.published("statheros2025")
+    assert (ours["confidence"] == "from-secondary").all() and len(ours) == 7
+    for row in ours.itertuples():
+        same = theirs["method"].str.startswith(row.method.split(" ")[0])
+        if row.metric == "AUROC":
+            found = theirs[same & (theirs["metric"] == "AUROC")]
+        else:
+            at = pd.to_numeric(theirs["threshold"]) == row.threshold
+            found = theirs[same & at & theirs["metric"].str.startswith(row.metric)]
+        assert found["value"].astype(float).tolist() == [row.value]

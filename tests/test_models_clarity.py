@@ -22,10 +22,10 @@ from cxrlib.models.clarity_losses import (
     orthogonal_loss,
     suppression_loss,
 )
-from cxrlib.models.clarity_presets import PRESETS, CLARiTyParameters
-from cxrlib.models.clarity_teacher import Guided, Teacher
+from cxrlib.models.clarity_presets import PRESETS, VARIANTS, CLARiTyParameters
+from cxrlib.models.clarity_teacher import Guided, Teacher, teach
 from cxrlib.models.encoders import load_timm
-from cxrlib.models.segment_cam import AttentionPool
+from cxrlib.models.segment_cam import AttentionPool, SegmentCAM
 from cxrlib.phantom import dataset as phantom
 from cxrlib.pooling import lse_pool
 
@@ -122,13 +122,8 @@ def test_attention_and_maps_are_in_range():
     assert seen.attention.min() >= 0
     torch.testing.assert_close(seen.attention.sum((-2, -1)), torch.ones(2, 14))
     assert seen.maps.min() >= 0 and seen.maps.max() <= 1
-    torch.testing.assert_close(
-        seen.maps,
-        seen.attention
-        / seen.attention.amax((2, 3), keepdim=True)
-        * seen.class_map.sigmoid()
-        * seen.foreground.sigmoid(),
-    )
+    odds = 48 * seen.attention * seen.class_map.exp() * seen.foreground.sigmoid()
+    torch.testing.assert_close(seen.maps, odds / (1 + odds))
 
 
 def test_fused_attention_is_the_formula():
@@ -161,8 +156,20 @@ def test_logits_are_the_mean_of_the_heads():
     torch.testing.assert_close(model(images).logits, seen.heads.mean(0))
     tokens = (seen.tokens * model.read_tokens.weight).sum(-1) + model.read_tokens.bias
     torch.testing.assert_close(seen.heads[0], tokens)
-    said = seen.class_map + seen.foreground.sigmoid().log()
-    torch.testing.assert_close(seen.heads[2], lse_pool(said, 1.0))
+    odds = 16 * seen.attention * seen.class_map.exp() * seen.foreground.sigmoid()
+    torch.testing.assert_close(seen.cells, odds.log())
+    torch.testing.assert_close(seen.heads[2], odds.mean((-2, -1)).log())
+
+
+def test_attention_learns_what_the_class_map_knows():
+    """A cell that speaks for a finding gets more of the token's attention, and no pole is lost."""
+    cam, attention = SegmentCAM(1, 8), torch.full((1, 1, 2, 2), 0.25, requires_grad=True)
+    S = torch.tensor([[[[5.0, -1.0], [-1.0, -1.0]]]])
+    lse_pool(cam.cells(S, torch.zeros(1, 1, 2, 2), attention), 1.0).backward()
+    assert attention.grad.flatten().argmax() == 0 and (attention.grad > 0).all()
+    nothing = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    lse_pool(cam.cells(S, torch.zeros(1, 1, 2, 2), nothing), 1.0).backward()
+    assert nothing.grad.isfinite().all()
 
 
 def test_attention_pooling_is_its_formula():
@@ -351,7 +358,7 @@ def test_a_teachers_predictions_reach_the_training_step(split, tmp_path):
 def test_it_trains_on_labels_alone(split, tmp_path):
     torch.manual_seed(0)
     settings = PRESETS["smoke"]
-    model = create_model("clarity", **settings["network"], learning_rate=3e-3)
+    model = create_model("clarity", **{**settings["network"], **ALONE}, learning_rate=3e-3)
     history = training.fit(model, split, tmp_path, epochs=2, batch_size=8, accelerator="cpu")
     assert history["loss"].iloc[1] < history["loss"].iloc[0]
     said = predict(model, split.test, batch_size=8, accelerator="cpu")
@@ -424,15 +431,46 @@ def test_presets_make_networks_that_fit_their_images():
         model = create_model("clarity", **preset["network"])
         assert preset["image_size"] % model.vit.stride == 0
         if name != "paper":  # of which the defaults are
-            assert Teacher(**preset["teacher"])
+            assert Teacher(**preset["teacher"]["network"])
     assert model.hparams.learning_rate == PRESETS["paper"]["learning_rate"]
 
 
-def test_parameters_of_the_notebook_are_checked():
+def parameters(**given) -> CLARiTyParameters:
     values = {"preset": "smoke", "dataset": "phantom", "data_dir": None, "run_dir": None, "seed": 0}
-    values |= dict.fromkeys(("image_size", "epochs", "batch_size", "learning_rate"))
-    values |= {"accelerator": "cpu", "num_workers": 0, "pretrained": False}
-    values |= {"segment_cam": True, "attention_pooling": False}
-    assert CLARiTyParameters(**values, orthogonal=0.0).orthogonal == 0
-    with pytest.raises(ValueError, match="orthogonal = -1"):
-        CLARiTyParameters(**values, orthogonal=-1.0)
+    values |= dict.fromkeys(("image_size", "epochs", "batch_size", "learning_rate", "masks"))
+    values |= {"accelerator": "cpu", "num_workers": 0, "pretrained": False, "variant": "clarity"}
+    return CLARiTyParameters(**{**values, **given})
+
+
+def test_parameters_of_the_notebook_are_checked():
+    assert parameters(dataset="nih", data_dir="here", masks="there").masks == "there"
+    with pytest.raises(ValueError, match="did you mean 'no_teacher'"):
+        parameters(variant="no_teachr")
+    with pytest.raises(ValueError, match="no use with dataset = 'phantom'"):
+        parameters(masks="there")
+
+
+def test_a_variant_takes_out_what_its_name_says():
+    network = PRESETS["smoke"]["network"]
+    whole = CLARiTy(**network)
+    models = {name: CLARiTy(**{**network, **given}) for name, given in VARIANTS.items()}
+    assert models["clarity"].weights == whole.weights
+    assert models["no_segment_cam"].segment_cam is None
+    assert models["no_attention_pooling"].attention_pool is None
+    for name, losses in {
+        "no_orthogonal": ["orthogonal"],
+        "no_teacher": ["distillation"],
+        "no_prior": ["foreground", "suppression"],
+    }.items():
+        gone = [loss for loss, weight in models[name].weights.items() if not weight]
+        assert gone == losses, name
+    assert models["teacher"].weights["distillation"] == 0.5
+
+
+def test_a_teacher_is_asked_once(split, tmp_path, monkeypatch):
+    recipe = {"network": NARROW, "epochs": 1, "batch_size": 8, "seed": 0, "accelerator": "cpu"}
+    first = teach(split, tmp_path / "teacher", **recipe)
+    monkeypatch.setattr("cxrlib.training.fit", None)  # it must not be called
+    again = teach(split, tmp_path / "teacher", **recipe)
+    assert first.scores.shape == (len(split.train), 14)
+    np.testing.assert_array_equal(first.scores, again.scores)

@@ -193,3 +193,16 @@ def test_ham_learns_from_the_boxes_of_some_real_radiographs(tmp_path, shared):
     assert all(row["loss_box"] > 0 for row in json.loads(history.read_text()))
     (environment,) = tmp_path.rglob("environment.json")
     assert "fold 0 of 5 of the patients with boxes is tested on" in environment.read_text()
+
+
+def test_clarity_is_taught_and_segmented_on_real_radiographs(tmp_path, shared):
+    places = ("dataset", "nih"), ("data_dir", shared / "nih-mini")
+    done = papermill(tmp_path, *places, ("preset", "smoke"), notebook="clarity")
+    assert done.returncode == 0, done.stderr
+    document = metrics(tmp_path)
+    assert document["localization"]["pointing"]["micro"]["n"] == 601
+    assert document["localization"]["clarity_iou@0.5"]["micro"]["n"] < 601  # one half is tuned on
+    assert document["anatomy"] == {}  # nobody has outlined the organs of ChestX-ray14
+    answers = next(tmp_path.rglob("teacher/predictions.npz"))
+    history = json.loads((answers.parents[1] / "history.json").read_text())
+    assert {"loss_distillation", "loss_foreground"} <= set(history[0])

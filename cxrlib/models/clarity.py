@@ -6,8 +6,9 @@ Weakly-Supervised Localization of Chest X-ray Pathologies", 2025, arXiv:2512.167
 Class tokens, one for each finding, travel with the patches through a vision transformer (ViT); what
 a token attends to says where its finding is. SegmentCAM, two convolutions of the patches, gives
 each finding a class map and separates foreground from background, which an anatomical prior teaches
-it. The final map is the product of the three. Class tokens are held orthogonal, so that findings do
-not share one; a ConvNeXt V2 teaches the image's probabilities (:mod:`.clarity_teacher`).
+it. The final map joins the three: a cell's odds are their product. Class tokens are held
+orthogonal, so that findings do not share one; a ConvNeXt V2 teaches the image's probabilities
+(:mod:`.clarity_teacher`).
 
 Only the abstract was at hand, and no code was released: what is the paper's and what is our reading
 stands in ``cxrlib/literature/fidelity.csv``.
@@ -34,30 +35,34 @@ from cxrlib.models.clarity_teacher import refuse_prior
 from cxrlib.models.encoders import load_timm, refuse_sides
 from cxrlib.models.lse_lba import standardize
 from cxrlib.models.segment_cam import AttentionPool, Readout, SegmentCAM, softmax
+from cxrlib.pooling import lse_pool
 
 DINO = "vit_small_patch16_224.dino"
 """The published size, and its self-supervised weights (Caron et al. 2021, arXiv:2104.14294)."""
+
+R = 1.0
+"""Sharpness of the log-sum-exp that pools the cells: their odds are averaged."""
 
 GRID = 14
 """Positions are learned on a grid of 14 x 14 and interpolated to every other."""
 
 
 class Evidence(NamedTuple):
-    """What the network sees, and what it says on that account; without SegmentCAM two are None."""
+    """What the network sees and what it says on that account; without SegmentCAM three are None."""
 
     tokens: Tensor  # (B, C, D) class tokens
     attention: Tensor  # (B, C, h, w) float32, 0 and above, sums to 1 over the patches
     class_map: Tensor | None  # (B, C, h, w) float32 log-odds
     foreground: Tensor | None  # (B, 1, h, w) float32 log-odds
+    cells: Tensor | None  # (B, C, h, w) float32 log-odds: the three above together
     heads: Tensor  # (heads, B, C) float32 log-odds of each way to classify
 
     @property
     def maps(self) -> Tensor:
-        """Attention as a share of its maximum, times class map, times foreground: (B, C, h, w)."""
-        maps = self.attention / self.attention.amax(dim=(-2, -1), keepdim=True)
-        if self.class_map is None or self.foreground is None:
-            return maps
-        return maps * self.class_map.sigmoid() * self.foreground.sigmoid()
+        """Probability of each cell, or without SegmentCAM attention as a share of its maximum."""
+        if self.cells is not None:
+            return self.cells.sigmoid()  # (B, C, h, w)
+        return self.attention / self.attention.amax(dim=(-2, -1), keepdim=True)
 
 
 class CLARiTy(CXRModule):
@@ -144,13 +149,14 @@ class CLARiTy(CXRModule):
         """
         refuse_sides(images, self.vit.stride)
         tokens, patches, attention = self.vit(standardize(images))
-        heads, S, foreground = [self.read_tokens(tokens)], None, None
+        heads, S, foreground, cells = [self.read_tokens(tokens)], None, None, None
         if self.attention_pool is not None:
             heads.append(self.attention_pool(patches))
         if self.segment_cam is not None:
             S, foreground = self.segment_cam(patches)
-            heads.append(self.segment_cam.pool(S, foreground))
-        return Evidence(tokens, attention, S, foreground, torch.stack(heads).float())
+            cells = self.segment_cam.cells(S, foreground, attention)
+            heads.append(lse_pool(cells, R))
+        return Evidence(tokens, attention, S, foreground, cells, torch.stack(heads).float())
 
     def forward(self, images: Tensor) -> Output:
         """Images float32 (B, 1, H, W), 0 to 1 -> log-odds (B, C) and maps (B, C, h, w), 0 to 1."""

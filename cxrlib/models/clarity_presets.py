@@ -4,11 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxrlib.models import lse_lba
-from cxrlib.models.clarity_losses import refuse_weights
-from cxrlib.parameters import Parameters
+from cxrlib.parameters import Parameters, nearest
 
 SMALL: dict[str, Any] = {"width": 64, "depth": 2, "heads": 4, "patch": 8}
 """A ViT for one CPU: its patches of 8 px make 12 x 12 of a 96 px image."""
+
+ATTO: dict[str, Any] = {"encoder": "convnextv2_atto", "learning_rate": 4e-3}
+"""The smallest teacher of timm, for training from scratch."""
+
+CHESTS: dict[str, Any] = {"prevalence": 0.2}
+"""Of the phantom that the segmenter of organs learns from: lifelike, but with many findings."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -16,18 +21,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 1,
         "batch_size": 16,
         "learning_rate": 1e-3,
-        "network": {**SMALL, "width": 32, "depth": 1, "foreground": 0.0, "distillation": 0.0},
-        "teacher": {"encoder": "convnextv2_atto", "width": 8, "depths": (1, 1, 1, 1)},
+        "network": {**SMALL, "width": 32, "depth": 1},
+        "teacher": {"network": {**ATTO, "width": 8, "depths": (1, 1, 1, 1)}, "epochs": 1},
+        "segmenter": {"epochs": 1, "n_train": 48, "n_val": 8, "n_test": 16},
         "phantom": {"n_train": 192, "n_val": 48, "n_test": 96},
         "nih": {"limit_train": 256},
     },
     "quick": {
         "image_size": 96,
-        "epochs": 15,
-        "batch_size": 16,
-        "learning_rate": 2e-3,
-        "network": {**SMALL, "foreground": 0.0, "distillation": 0.0},
-        "teacher": {"encoder": "convnextv2_atto", "width": 16, "depths": (1, 1, 2, 1)},
+        "epochs": 12,
+        "batch_size": 8,
+        "learning_rate": 3e-3,
+        "network": {**SMALL, "distillation": 0.0},  # a teacher takes as long as the student
+        "teacher": {"network": {**ATTO, "width": 16, "depths": (1, 1, 2, 1)}, "epochs": 6},
+        "segmenter": {"epochs": 6, "n_train": 600, "n_val": 60, "n_test": 120},
         # Images and population of LSE-LBA's quick preset, which are rendered only once.
         "phantom": lse_lba.PRESETS["quick"]["phantom"],
         "nih": {},
@@ -37,8 +44,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 30,
         "batch_size": 64,
         "learning_rate": 3e-4,
-        "network": {"width": 192, "heads": 3, "foreground": 0.0, "distillation": 0.0},
-        "teacher": {"encoder": "convnextv2_atto"},
+        "network": {"width": 192, "heads": 3},
+        "teacher": {"network": ATTO, "epochs": 20},
+        "segmenter": {"epochs": 6, "n_train": 1200, "n_val": 60, "n_test": 240},
         "phantom": {"n_train": 12000, "n_val": 1200, "n_test": 2400},
         "nih": {},
     },
@@ -48,7 +56,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "learning_rate": 1e-4,
         "network": {},
-        "teacher": {},
+        "teacher": {"network": {}, "epochs": 30},
+        "segmenter": {"epochs": 6, "n_train": 1200, "n_val": 60, "n_test": 240},
         "phantom": {"n_train": 78484, "n_val": 8040, "n_test": 25600},
         "nih": {},
     },
@@ -56,20 +65,36 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Sizes and schedules; ``"paper"`` has the published input size and our reading of the rest.
 
 An empty ``network`` is the published one, the defaults of :class:`cxrlib.models.clarity.CLARiTy`,
-and an empty ``teacher`` that of :class:`cxrlib.models.clarity_teacher.Teacher`.
+and an empty one of the ``teacher`` that of :class:`cxrlib.models.clarity_teacher.Teacher`. The
+``segmenter`` makes the prior of real images from images of the phantom.
 """
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "clarity": {},
+    "no_segment_cam": {"segment_cam": False},
+    "no_orthogonal": {"orthogonal": 0.0},
+    "no_attention_pooling": {"attention_pooling": False},
+    "no_teacher": {"distillation": 0.0},
+    "teacher": {"distillation": 0.5},
+    "no_prior": {"foreground": 0.0, "suppression": 0.0},
+}
+"""The method and its ablations: arguments of :class:`cxrlib.models.clarity.CLARiTy`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CLARiTyParameters(Parameters):
-    """Parameters of ``notebooks/clarity.ipynb``: the paper's ablation."""
+    """Parameters of ``notebooks/clarity.ipynb``."""
 
-    segment_cam: bool
-    attention_pooling: bool
-    orthogonal: float
+    variant: str
+    masks: str | None
     pretrained: bool
 
     def __post_init__(self) -> None:
-        """Refuse an impossible weight."""
+        """Refuse a variant that does not exist, and masks where the phantom knows its own."""
         super().__post_init__()
-        refuse_weights(orthogonal=self.orthogonal)
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant = {self.variant!r}; {nearest(self.variant, list(VARIANTS))}")
+        if self.masks is not None and self.dataset == "phantom":
+            raise ValueError(
+                f"masks = {self.masks!r} has no use with dataset = 'phantom', whose own are known"
+            )

@@ -6,14 +6,18 @@ and a prior where there is one, beside the images.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxrlib.datasets.base import Batch, CXRDataset
+from cxrlib import training
+from cxrlib.datasets.base import Batch, CXRDataset, Split
+from cxrlib.files import write_atomic
 from cxrlib.findings import FINDINGS
+from cxrlib.inference import predict
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.models.base import CXRModule, Output
 from cxrlib.models.encoders import STRIDE, load_timm, refuse_sides
@@ -158,6 +162,38 @@ class Teacher(CXRModule):
         loss = multilabel_cross_entropy(self(batch.images).logits, batch.labels)
         self.log("loss", loss, batch_size=len(batch.images), on_epoch=True, on_step=False)
         return loss
+
+
+def teach(
+    split: Split,
+    folder: Path,
+    *,
+    network: dict[str, Any],
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    accelerator: str = "auto",
+    num_workers: int = 0,
+) -> Predictions:
+    """What a teacher says of the training images; it is trained first, unless it was before.
+
+    Args:
+        split: the teacher sees its labels as the student does, and no box.
+        folder: of checkpoints and answers, ``predictions.npz``; is made.
+        network: arguments of :class:`Teacher`.
+        epochs, batch_size, seed, accelerator, num_workers: of :func:`cxrlib.training.fit`.
+    """
+    answers = folder / "predictions.npz"
+    if not answers.exists():
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(seed)
+        teacher = Teacher(**network)
+        how: dict[str, Any] = {"batch_size": batch_size, "accelerator": accelerator}
+        how["num_workers"] = num_workers
+        training.fit(teacher, split, folder, epochs=epochs, seed=seed, **how)
+        said = predict(teacher, split.train, **how)
+        write_atomic(answers, said.write)
+    return Predictions.read(answers)
 
 
 def refuse_prior(prior: Tensor) -> None:

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxrlib.pooling import lse_pool
-
-R = 1.0
-"""Sharpness of the log-sum-exp that pools SegmentCAM's class map."""
+LEAST = 1e-6
+"""Of a token's attention as a share of the mean, so that its logarithm exists."""
 
 
 def softmax(q: Tensor, k: Tensor) -> Tensor:
@@ -58,6 +56,19 @@ class SegmentCAM(nn.Module):
         """(B, D, h, w) -> log-odds float32: class map (B, C, h, w) and foreground (B, 1, h, w)."""
         return self.class_map(patches).float(), self.foreground(patches).float()
 
-    def pool(self, S: Tensor, foreground: Tensor) -> Tensor:
-        """Class map and foreground -> log-odds (B, C): a cell in the background says less."""
-        return lse_pool(S + F.logsigmoid(foreground), R)
+    def cells(self, S: Tensor, foreground: Tensor, attention: Tensor) -> Tensor:
+        r"""The log-odds of each cell: :math:`S_{cj} + \log \sigma(F_j) + \log (P A_{cj})`.
+
+        With even attention, over a sure foreground, it is the class map. A cell in the background
+        says less, and so does one that the finding's token does not look at.
+
+        Args:
+            S: class map, (B, C, h, w) log-odds.
+            foreground: F, (B, 1, h, w) log-odds.
+            attention: A, (B, C, h, w), sums to 1 over the P = h w cells.
+
+        Returns:
+            (B, C, h, w).
+        """
+        relative = attention * attention[0, 0].numel()  # 1 where attention is even
+        return S + F.logsigmoid(foreground) + relative.clamp(min=LEAST).log()

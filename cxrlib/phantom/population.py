@@ -8,7 +8,7 @@ import functools
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -19,6 +19,7 @@ from cxrlib.phantom import anatomy, devices, lesions, physics, skeleton, texture
 from cxrlib.phantom.brush import Brush, prepare
 from cxrlib.phantom.chest import Chest, Scene, draw_chest, resample
 from cxrlib.phantom.controls import Controls, controls_of
+from cxrlib.phantom.targets import Target
 
 CHRONIC = ("Cardiomegaly", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia")
 """Findings that a patient has on all of his images or on none."""
@@ -182,24 +183,14 @@ def _render(
     controls: Controls,
     findings: Collection[str] | None = None,
 ) -> Radiograph:
-    patient = patient_of(index)
-    build = np.random.default_rng([seed, _BUILD, patient])
-    visit, draws, render, gear, flips = (
-        np.random.default_rng([seed, key, index])
-        for key in (_VISIT, _LESIONS, _RENDER, _DEVICES, _FLIPS)
+    ready = prepared(index, seed, controls, findings)
+    chest, names, draws = ready.chest, ready.names, ready.draws
+    render, gear, flips = (
+        np.random.default_rng([seed, key, index]) for key in (_RENDER, _DEVICES, _FLIPS)
     )
-    present, ap = labels_of(index, seed, controls)
-    chest = draw_chest(build, visit, ap)
-    names = [name for name, here in zip(FINDINGS, present, strict=True) if here]
-    if findings is not None:
-        names = [name for name in FINDINGS if name in findings]
-    plan = {
-        name: target
-        for name in names
-        if (target := prepare(name, chest, draws, controls.lesion_size)) is not None
-    }
-    scene = project(chest, build, render, size)
-    brush = Brush(scene, draws, controls.lesion_size, controls.lesion_contrast, controls.foci, plan)
+    scene = project(chest, ready.build, render, size)
+    scale = controls.lesion_size, controls.lesion_contrast
+    brush = Brush(scene, draws, *scale, controls.foci, ready.plan)
     masks = np.zeros((len(FINDINGS), size, size), bool)
     for name in names:
         masks[FINDINGS.index(name)] = lesions.LESIONS[name](brush)
@@ -210,7 +201,7 @@ def _render(
         else int(gear.integers(2))
     )
     strength = {name: getattr(controls, name) for name in devices.CONFOUNDERS}
-    equipment = devices.draw_equipment(gear, ap, set(names), strength, side)
+    equipment = devices.draw_equipment(gear, chest.ap, set(names), strength, side)
     devices.attach(scene, equipment, gear)
     pixels = physics.radiograph(scene, render, controls.dose)
     labels = masks.any(axis=(1, 2))
@@ -219,11 +210,40 @@ def _render(
         masks,
         np.asarray(labels, np.float32),
         (labels ^ (flips.random(14) < controls.label_noise)).astype(np.float32),
-        patient,
+        patient_of(index),
         {"lungs": scene.lungs, "heart": scene.heart, "mediastinum": scene.mediastinum},
         chest,
         equipment.names,
     )
+
+
+class Prepared(NamedTuple):
+    """A patient on the day of an image, with the organs that findings move where they will be."""
+
+    chest: Chest
+    names: list[str]  # of the findings to draw
+    plan: dict[str, Target]  # of those the chest was fitted to
+    build: np.random.Generator  # has drawn the chest; goes on with the skeleton
+    draws: np.random.Generator  # has drawn the targets; goes on with the findings
+
+
+def prepared(
+    index: int, seed: int, controls: Controls, findings: Collection[str] | None = None
+) -> Prepared:
+    """What of an image is known before it is drawn; the arguments are those of :func:`render`."""
+    build = np.random.default_rng([seed, _BUILD, patient_of(index)])
+    visit, draws = (np.random.default_rng([seed, key, index]) for key in (_VISIT, _LESIONS))
+    present, ap = labels_of(index, seed, controls)
+    chest = draw_chest(build, visit, ap)
+    names = [name for name, here in zip(FINDINGS, present, strict=True) if here]
+    if findings is not None:
+        names = [name for name in FINDINGS if name in findings]
+    plan = {
+        name: target
+        for name in names
+        if (target := prepare(name, chest, draws, controls.lesion_size)) is not None
+    }
+    return Prepared(chest, names, plan, build, draws)
 
 
 def project(
