@@ -38,10 +38,7 @@ PACKAGES = (
 """Packages whose versions a run records."""
 
 PARTS = ("classification", "localization", "attention", "anatomy")
-"""Tables of ``metrics.json`` beside its controls.
-
-The last two only where a method has maps of more than one kind, or of organs.
-"""
+"""Tables of ``metrics.json`` beside its controls; the last two of some methods only."""
 
 
 class Run:
