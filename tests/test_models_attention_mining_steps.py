@@ -170,9 +170,9 @@ def test_tables_of_runs_are_gathered(split, tmp_path):
     finished(make(tmp_path / "one"), split)
     make(tmp_path / "unfinished")
     for name in ("one", "unfinished"):
-        pd.DataFrame({"step": [0, 1], "value": [0.1, 0.2]}).to_csv(
-            tmp_path / name / "steps.csv", index=False
-        )
+        rows = [(0, "auroc", "mean"), (0, "auroc", "Mass"), (1, "found", "Mass")]
+        steps = pd.DataFrame(rows, columns=["step", "metric", "finding"])
+        steps.to_csv(tmp_path / name / "steps.csv", index=False)
     table = collect_steps(tmp_path, ["cam", "msa"])
     assert table[["variant", "seed", "source", "commit"]].drop_duplicates().values.tolist() == [
         ["msa", 3, "s", "c"]

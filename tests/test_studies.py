@@ -122,3 +122,80 @@ def test_the_chapter_on_pylon_says_what_its_study_found():
     assert (everything["fpn_group"] > everything["fpn"]).sum() == 4
     means = over_seeds(auroc)["value"]
     assert means["fpn_group"] >= means["fpn"]
+
+
+def test_the_chapter_on_attention_mining_says_what_its_study_found():
+    """Its verdict is prose; these are its claims."""
+    study = committed("attention_mining_variants.csv")
+    steps = committed("attention_mining_steps.csv")
+    diffuse, Ts = (
+        ["Infiltration", "Edema", "Pneumonia", "Consolidation"],
+        (0.1, 0.25, 0.5, 0.75, 0.9),
+    )
+
+    def of(metric, part="localization", findings=("macro",)):
+        return by_seed(study, "variant", metric, findings, part)
+
+    def stepwise(arm, metric, findings=("macro",), part="localization"):
+        return by_seed(steps[steps["variant"] == arm], "step", metric, findings, part)
+
+    auroc = of("auroc", "classification", ["mean"])
+    assert set(auroc) == {"cam", "msa", "am", "am_kp"} and auroc.index.tolist() == [0, 1, 2]
+    # The labels.
+    for arm in ("am", "am_kp"):
+        change = auroc[arm] - auroc["msa"]
+        assert change.abs().max() < 0.01 and change.min() < 0 < change.max()
+        known = stepwise(arm, "auroc", ["mean"], "classification")
+        assert np.allclose(known[2] - known[0], change, atol=1e-4)  # both mine from msa
+    # The maps.
+    dice, pointing = of("continuous_dice"), of("pointing")
+    assert (pointing[["am", "am_kp"]].sub(pointing["msa"], axis=0).abs() < 0.02).all(axis=None)
+    assert (pointing["msa"] > pointing["cam"]).all()
+    assert (pointing["msa"] - pointing["cam"]).min() < 0.01
+    ceiling = of("pointing", "grid_ceiling")
+    assert ceiling["cam"].max() < 0.8 and ceiling["msa"].min() > 0.99
+    for values in (dice, auroc):
+        assert (values["msa"] - values["cam"]).agg(["min", "max"]).prod() < 0
+    gain = dice[["am", "am_kp"]].sub(dice["msa"], axis=0)
+    assert (gain > 0).all(axis=None) and (gain < 0.02).all(axis=None)
+    assert differences(dice[["am_kp", "msa"]], "msa").loc["am_kp", "low"] > 0
+    assert differences(dice[["am", "msa"]], "msa").loc["am", "low"] < 0
+    for metric, values in (("pointing", pointing), ("continuous_dice", dice)):
+        assert (values < of(metric, "location_prior")).all(axis=None)
+    # What is found, and what is claimed.
+    for arm in ("am", "am_kp"):
+        for findings in (["macro"], diffuse):
+            found = stepwise(arm, "found", findings)
+            area, prior = (
+                stepwise(arm, "found", findings, part) for part in ("random", "location_prior")
+            )
+            assert (found.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)
+            assert (area.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)
+            assert (prior > found).all(axis=None)
+        assert (stepwise(arm, "found") > stepwise(arm, "found", part="random")).all(axis=None)
+    gained, claimed = (
+        {arm: (of_arm[2] - of_arm[0]) for arm, of_arm in pairs.items()}
+        for pairs in (
+            {arm: stepwise(arm, "found") for arm in ("am", "am_kp")},
+            {arm: stepwise(arm, "found", part="random") for arm in ("am", "am_kp")},
+        )
+    )
+    assert (gained["am"] > 2 * gained["am_kp"]).all()
+    assert (claimed["am"] > 2 * claimed["am_kp"]).all()
+    assert all((gained[arm] > claimed[arm]).all() for arm in gained)
+    assert gained["am"][0] < 1.1 * claimed["am"][0]
+    precision = {arm: stepwise(arm, "precision") for arm in ("am", "am_kp")}
+    lost = {arm: of_arm[0] - of_arm[2] for arm, of_arm in precision.items()}
+    assert (lost["am"] > lost["am_kp"]).all() and max(of.max() for of in lost.values()) < 0.02
+    assert (
+        sum((stepwise("am", "found", diffuse) > stepwise("am", "found", diffuse, "random"))[2]) == 2
+    )
+    # Wang's protocol.
+    for T in Ts:
+        accuracy, false = of(f"wang_iobb@{T}"), of(f"wang_afp_iobb@{T}")
+        noise, noisy = (of(f"{name}@{T}", "random") for name in ("wang_iobb", "wang_afp_iobb"))
+        assert (noise["am_kp"] > accuracy.max(axis=1)).all()
+        assert (noisy["am_kp"] > 10 * false.drop(columns="cam").max(axis=1)).all()
+        assert (false["am"] > false["am_kp"]).all() and (false["am_kp"] > false["msa"]).all()
+    least = of("wang_iobb@0.1")
+    assert (least[["am", "am_kp"]].gt(least["msa"], axis=0)).all(axis=None)

@@ -37,7 +37,7 @@ def stages(history: pd.DataFrame) -> Figure:
     )
     left, *right = np.atleast_1d(axes)
     passes = np.arange(1, len(history) + 1)
-    for t in range(int(history["stage"].max()) + 1):
+    for t in history["stage"].unique().tolist():
         of_stage, place = history[history["stage"] == t], passes[history["stage"] == t]
         label = "base network $f_0$" if t == 0 else f"$f_{t}$"
         colour = COLOURS[t % len(COLOURS)]

@@ -199,7 +199,8 @@ def collect_steps(root: Path, variants: Sequence[str]) -> pd.DataFrame:
         variants: whose runs.
 
     Returns:
-        the rows of :func:`measure_steps`, after variant, seed, source, data_hash and commit.
+        the rows of :func:`measure_steps`, of single findings only what is found, after variant,
+        seed, source, data_hash and commit.
 
     Raises:
         FileNotFoundError: there is none.
@@ -223,6 +224,7 @@ def collect_steps(root: Path, variants: Sequence[str]) -> pd.DataFrame:
             f"{root} holds no finished run of {', '.join(variants)} with a {TABLE}"
         )
     table = pd.concat(tables, ignore_index=True)
+    table = table[table["finding"].isin(["macro", "mean"]) | (table["metric"] == "found")]
     return table[[*origin, *table.columns.difference([*origin], sort=False)]]
 
 
