@@ -384,7 +384,6 @@ real.set_index(["variant", "metric", "finding", "part"])[
 # %% mystnb={"image": {"alt": "Rows of heat maps of four findings in the same trained network: its own map, Grad-CAM and Grad-CAM++ of the encoder's last features, integrated gradients and occlusion, over radiographs with the true boxes."}}
 import numpy as np
 
-from cxrlib.datasets.base import scaled
 from cxrlib.predictions import Predictions
 from cxrlib.saliency import predict_saliency, saliency_maps
 
@@ -402,7 +401,7 @@ methods = {
     "integrated gradients": ("integrated_gradients", {"steps": 64, "stride": 4}),
     "occlusion": ("occlusion", {"patch": 2 * side, "stride": side}),
 }
-images = scaled(torch.stack([few[i].image for i in range(len(few))]))
+images = torch.stack([few[i].image for i in range(len(few))])
 asked = {"its own map": predictions.aligned(few)}
 scores = asked["its own map"].scores[:, [FINDINGS.index(name) for name in four]]
 for name, (method, choices) in methods.items():

@@ -93,6 +93,25 @@ def test_histories_are_of_finished_runs(tmp_path):
         histories(tmp_path / "runs" / "interrupted", ["seed"])
 
 
+def test_the_chapter_on_lse_lba_says_what_its_r0_study_found():
+    study = committed("lse_lba_r0.csv").query("part == 'localization'")
+    prior = committed("lse_lba_r0.csv").query("part == 'location_prior' and finding == 'macro'")
+
+    def of(metric, finding):
+        rows = study.query("metric == @metric and finding == @finding")
+        return rows.set_index("r0")["value"].round(2)
+
+    pointing, dice = of("pointing", "macro"), of("continuous_dice", "macro")
+    assert pointing.idxmax() == 5 and pointing[10] > max(pointing[[0, 1, 20]])
+    nodule = of("pointing", "Nodule")
+    assert max(nodule[[0, 1]]) < 0.6 * nodule[5] and nodule[20] < 0.5 * nodule[5]
+    assert dice[[0, 1, 5]].nunique() == 1 and dice[5] > dice[10] > dice[20]
+    assert dice[5] > prior.query("metric == 'continuous_dice'")["value"].max()
+    heart, nodule = of("continuous_dice", "Cardiomegaly"), of("continuous_dice", "Nodule")
+    assert heart.is_monotonic_decreasing and (heart[0], heart[20]) == (0.52, 0.18)
+    assert (nodule[0], nodule[5]) == (0.06, 0.10) and nodule.idxmax() in (5, 10)
+
+
 def test_the_chapter_on_pylon_says_what_its_study_found():
     """Its verdict is prose; these are its claims."""
     study = committed("pylon_variants.csv")
