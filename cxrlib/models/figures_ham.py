@@ -167,7 +167,11 @@ def mean_maps(table: pd.DataFrame, names: Mapping[float, str]) -> Figure:
     """
     seeds = sorted(table["seed"].unique())
     figure, axes = plt.subplots(
-        len(names), len(seeds), figsize=(1.9 * len(seeds) + 1.2, 2 * len(names)), squeeze=False
+        len(names),
+        len(seeds),
+        figsize=(1.9 * len(seeds) + 1.4, 2 * len(names) + 0.2),
+        squeeze=False,
+        layout="constrained",
     )
     for line, (value, name) in zip(axes, names.items(), strict=True):
         for axis, seed in zip(line, seeds, strict=True):
