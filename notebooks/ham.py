@@ -383,6 +383,18 @@ pd.DataFrame(comparison).T.fillna("–")
 # Without the constraints too the maps point less often into the box than the location prior, with every seed: six epochs from scratch on a grid of
 # 8 × 8 cells. The paper trains from ImageNet's weights at 512 px, and nothing here contradicts what it reports.
 #
+# ## Who is on both sides
+#
+# For its second setting the release divides the boxed images of ChestX-ray14 into five folds, image by image. A patient with
+# several images is then on both sides: in the first fold, 172 of the 184 patients who are tested on are also trained on. In its setting without
+# boxes 668 of the 726 boxed patients have other images in training. Only its split for classification is free of this.
+# These counts are of the lists in the authors' repository; our splits are by patient, and the released folds are there under the
+# name `released_fold_with_leaks`, for comparison only.
+#
+# What such a leak is worth can be measured without these lists. `python -m cxrlib.models.ham_leak` tests on one image of each test patient with
+# several. The other images of *half* of these patients are trained on, with their boxes, by one model; those of the other half, and as
+# many, by a second. So every test image has one model that has seen its patient and one, as well taught, that has not.
+#
 # ## Exercises
 #
 # **1.** The threshold $\sigma$ is in the units of the logits. Let a finding's map lie exactly inside the abnormality, and multiply both by $s$.
