@@ -147,3 +147,15 @@ def test_the_chapter_on_ham_says_what_its_study_found():
     mean = maps.groupby(["ordinal", "edge", "seed"])["value"].mean()
     assert (mean[0.1, True] > 1.5 * mean[0.1, False]).all()
     assert (mean[0.0, True] < mean[0.0, False]).all()
+
+
+def test_the_chapter_on_ham_says_what_real_radiographs_gave():
+    table = committed("ham_nih_mini.csv")
+    table = table[table["box_share"].isna()].set_index(["part", "metric", "finding"])["value"]
+    assert 0.5 < table["classification", "auroc", "mean"] < 0.6
+    pointing, random, prior = (
+        table[part, "pointing", "macro"] for part in ("localization", "random", "location_prior")
+    )
+    assert abs(pointing - random) < 0.03 and 0.25 < pointing / prior < 0.4
+    tiou = [table[part, "ham_tiou@0.1", "macro"] for part in ("localization", "random")]
+    assert tiou[0] < tiou[1]
