@@ -397,18 +397,23 @@ pd.DataFrame(comparison).T.fillna("–")
 #
 # ## On real radiographs
 #
-# The preset `quick` on a small sample of ChestX-ray14 (1,105 training images; 814 test images with 601 official
-# boxes), without boxes, one seed, kept in `results/ham_nih_mini.csv`. Parts other than `classification`, `localization` and `attention` are
-# the controls.
+# The preset `quick` on a small sample of ChestX-ray14 (1,105 training images), one seed each, kept in `results/ham_nih_mini.csv`:
+# without boxes, scored on all 601 official boxes of the sample; and with the boxes of 80 % of the patients in four
+# folds, scored on the patients of the fifth. Parts other than `classification`, `localization` and `attention` are the controls.
 
 # %%
 real = runs.committed("ham_nih_mini.csv").query("finding in ('mean', 'macro', 'micro')")
-real.set_index(["metric", "finding", "part"])[["value", "low", "high", "n"]].sort_index().round(3)
+real["setting"] = real["box_share"].map({0.8: "fold, boxes"}).fillna("all, no boxes")
+real.set_index(["setting", "metric", "finding", "part"])[
+    ["value", "low", "high", "n"]
+].sort_index().round(3)
 
 # %% [markdown]
-# It fails, as the other chapters' networks do: an AUROC barely above chance, maps that point into the box about as often as noise
-# and a third as often as the location prior, and that overlap with it less often than noise. A thousand images are too few to learn
-# radiographs from scratch. With boxes of other patients to learn from: `-p box_share 0.8`.
+# Without boxes it fails, as the other chapters' networks do: an AUROC barely above chance, maps that point into the box about as often as noise
+# and a third as often as the location prior. A thousand images are too few to learn radiographs from scratch.
+#
+# With the boxes of 346 images of other patients the same network points three times as often, about as often as the location prior does: what boxes teach first
+# is where findings usually are. The scores of the two rows are of different test images, one fold of them in the second.
 #
 # ## Exercises
 #
