@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from cxrlib import training
 from cxrlib.datasets.base import Batch, Split
 from cxrlib.datasets.boxed import BoxTaught, teach_boxes
-from cxrlib.models import create_model, ham_leak
+from cxrlib.models import create_model, ham_leak, ham_nesting
 from cxrlib.models.encoders import resnet
 from cxrlib.models.ham import HAM, activation
 from cxrlib.models.ham_foreground import ForegroundAttention
@@ -28,6 +28,7 @@ from cxrlib.models.ham_nesting import nesting, summarise_nesting
 from cxrlib.models.ham_presets import PRESETS, HAMParameters
 from cxrlib.phantom import dataset as phantom
 from cxrlib.pooling import lse_pool
+from cxrlib.predictions import Predictions
 
 TINY = {"encoder": "resnet18", "width": 16, "augmentation": "upright"}
 
@@ -459,6 +460,27 @@ def test_the_summary_of_nesting_is_of_mass_and_over_patients():
     assert mass["value"] == pytest.approx(0.25) and mass["n"] == 3
     assert (mass["low"], mass["high"]) == pytest.approx((0.0, 1.0))
     assert shares["per_finding"]["Hernia"] == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_mean_maps_are_of_all_finished_runs(tmp_path):
+    draws = np.random.default_rng(0)
+    maps = draws.random((3, 14, 4, 4)).astype(np.float16)
+    ids = ["a", "b", "c"]
+    for name, document in (("done", "metrics.json"), ("stopped", "history.json")):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / document).write_text("{}")
+        (folder / "params.json").write_text('{"ordinal": 0.1, "seed": 3, "preset": "quick"}')
+        with open(folder / "predictions.npz", "wb") as file:
+            scores = draws.random((3, 14))
+            Predictions.from_arrays(ids, scores, map_ids=ids, maps=maps, frame=32).write(file)
+    ham_nesting.main([str(tmp_path / "runs"), str(tmp_path / "mean.csv")])
+    table = pd.read_csv(tmp_path / "mean.csv")
+    assert len(table) == 16 and (table["ordinal"] == 0.1).all() and (table["seed"] == 3).all()
+    cell = table.query("row == 1 and column == 2")["value"].item()
+    assert cell == pytest.approx(maps[:, :, 1, 2].astype(float).mean(), abs=1e-4)
+    with pytest.raises(ValueError, match="no finished run below"):
+        ham_nesting.mean_maps(tmp_path / "runs" / "stopped")
 
 
 def test_the_leak_is_measured_with_both_models_on_the_same_images(tmp_path, monkeypatch):

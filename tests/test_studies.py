@@ -218,3 +218,43 @@ def test_the_chapter_on_attention_mining_says_what_its_study_found():
         assert (false["am"] > false["am_kp"]).all() and (false["am_kp"] > false["msa"]).all()
     least = of("wang_iobb@0.1")
     assert (least[["am", "am_kp"]].gt(least["msa"], axis=0)).all(axis=None)
+
+
+def test_the_chapter_on_ham_says_what_its_study_found():
+    study, arms = committed("ham_ordinal.csv"), {0.0, 0.1}
+    outside = by_seed(study, "ordinal", "outside_abnormality", ["micro"], "attention")
+    pointing = by_seed(study, "ordinal", "pointing")
+    auroc = by_seed(study, "ordinal", "auroc", ["mean"], "classification")
+    random, prior = (
+        by_seed(study, "ordinal", "pointing", part=part) for part in ("random", "location_prior")
+    )
+    assert set(outside) == arms and len(outside) >= 2
+    assert outside[0.1].max() < 0.08 and outside[0.0].between(0.15, 0.27).all()
+    assert (pointing[0.1] < random[0.1] + 0.02).all() and (pointing < prior).all(axis=None)
+    assert (pointing[0.0] > 3 * random[0.0]).all()
+    assert (auroc[0.0] - auroc[0.1]).between(0, 0.04).all()
+    history = committed("ham_history.csv")
+    history["share"] = history["val_beyond"] / history["val_mass"]
+    share = history.pivot(index="epoch", columns=["ordinal", "seed"], values="share")
+    gap = share[0.0] - share[0.1]
+    assert (gap.iloc[1:] > 0).all(axis=None) and (gap.iloc[-1] > gap.iloc[0] + 0.1).all()
+    maps = committed("ham_mean_maps.csv")
+    maps["edge"] = maps[["row", "column"]].isin((0, maps["row"].max())).any(axis=1)
+    mean = maps.groupby(["ordinal", "edge", "seed"])["value"].mean()
+    assert (mean[0.1, True] > 1.5 * mean[0.1, False]).all()
+    assert (mean[0.0, True] < mean[0.0, False]).all()
+
+
+def test_the_chapter_on_ham_says_what_real_radiographs_gave():
+    table = committed("ham_nih_mini.csv")
+    table = table[table["box_share"].isna()].set_index(["part", "metric", "finding"])["value"]
+    assert 0.5 < table["classification", "auroc", "mean"] < 0.6
+    pointing, random, prior = (
+        table[part, "pointing", "macro"] for part in ("localization", "random", "location_prior")
+    )
+    assert abs(pointing - random) < 0.03 and 0.25 < pointing / prior < 0.4
+    boxes = committed("ham_nih_mini.csv").query("box_share == 0.8 and metric == 'pointing'")
+    taught = boxes.set_index(["part", "finding"])
+    assert taught.loc[("localization", "macro"), "value"] > 3 * pointing
+    row = taught.loc[("localization", "macro")]
+    assert row["low"] < taught.loc[("location_prior", "macro"), "value"] < row["high"]

@@ -158,6 +158,34 @@ def nesting_by_epoch(histories: pd.DataFrame, arm: str, names: Mapping[float, st
     return figure
 
 
+def mean_maps(table: pd.DataFrame, names: Mapping[float, str]) -> Figure:
+    """The mean class map of each run: a row for each weight, a column for each seed.
+
+    Args:
+        table: of :func:`cxrlib.models.ham_nesting.mean_maps`.
+        names: weight of the constraints -> what to call it.
+    """
+    seeds = sorted(table["seed"].unique())
+    figure, axes = plt.subplots(
+        len(names),
+        len(seeds),
+        figsize=(1.9 * len(seeds) + 1.4, 2 * len(names) + 0.2),
+        squeeze=False,
+        layout="constrained",
+    )
+    for line, (value, name) in zip(axes, names.items(), strict=True):
+        for axis, seed in zip(line, seeds, strict=True):
+            cells = table[(table["ordinal"] == value) & (table["seed"] == seed)]
+            mean = cells.pivot(index="row", columns="column", values="value")
+            image = axis.imshow(mean, cmap="magma", vmin=0, vmax=table["value"].max())
+            axis.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, fontsize=9)
+    for axis, seed in zip(axes[0], seeds, strict=True):
+        axis.set_title(f"seed {seed}", fontsize=9)
+    figure.colorbar(image, ax=axes, label="mean of the class maps", shrink=0.8)
+    return figure
+
+
 def leak_worth(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     """What a model scores on patients it has seen and on patients it has not, seed by seed.
 

@@ -3,9 +3,15 @@
 The share of the class maps' mass that lies outside the map of abnormality, at findings that are
 present. The losses themselves also count cells that are too weak; this does not. Strong maps count
 for more than weak ones, and one without any mass for nothing.
+
+``python -m cxrlib.models.ham_nesting runs/study/ham results/ham_mean_maps.csv`` writes where the
+maps of finished runs are on average, whatever the image.
 """
 
+import argparse
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,11 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from cxrlib.datasets.base import CXRDataset
+from cxrlib.files import write_csv
 from cxrlib.findings import FINDINGS
 from cxrlib.inference import answers
 from cxrlib.metrics.bootstrap import Estimate, mean_over_findings, patient_weights, ratio
 from cxrlib.models.ham import HAM, Levels
 from cxrlib.models.ham_losses import masses
+from cxrlib.predictions import Predictions
 
 METRIC = "outside_abnormality"
 """Name in ``metrics.json``, under ``attention``."""
@@ -105,3 +113,45 @@ def summarise_nesting(
             "per_finding": dict(zip(FINDINGS, map(summary, per_finding, n), strict=True)),
         }
     }
+
+
+def mean_maps(root: Path) -> pd.DataFrame:
+    """The mean class map of each finished run below a folder, over its test images and findings.
+
+    A map that follows the findings is bright where chests have them; one that follows nothing is
+    bright in the same few cells.
+
+    Args:
+        root: searched for run folders at any depth.
+
+    Returns:
+        a row for each run and cell: ordinal, seed, row, column, value (0 to 1).
+
+    Raises:
+        ValueError: there is no finished run.
+    """
+    tables = []
+    for path in sorted(root.rglob("metrics.json")):
+        params = json.loads((path.parent / "params.json").read_text())
+        maps = Predictions.read(path.parent / "predictions.npz").maps  # (N, 14, h, w)
+        mean = maps.astype(np.float32).mean((0, 1))
+        row, column = np.indices(mean.shape)
+        cells = {"row": row.ravel(), "column": column.ravel(), "value": mean.ravel()}
+        origin = {name: params[name] for name in ("ordinal", "seed")}
+        tables.append(pd.DataFrame(origin, index=range(mean.size)).assign(**cells))
+    if not tables:
+        raise ValueError(f"no finished run below {root}")
+    return pd.concat(tables, ignore_index=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the mean maps of runs."""
+    parser = argparse.ArgumentParser(prog="python -m cxrlib.models.ham_nesting")
+    parser.add_argument("root", type=Path, help="folder of the runs")
+    parser.add_argument("table", type=Path, help="CSV file to write")
+    chosen = parser.parse_args(arguments)
+    write_csv(chosen.table, mean_maps(chosen.root))
+
+
+if __name__ == "__main__":
+    main()
