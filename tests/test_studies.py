@@ -99,7 +99,7 @@ def test_the_chapter_on_lse_lba_says_what_its_r0_study_found():
 
     def of(metric, finding):
         rows = study.query("metric == @metric and finding == @finding")
-        return rows.set_index("r0")["value"].round(2)
+        return rows.set_index("r0")["value"].round(2).sort_index()
 
     pointing, dice = of("pointing", "macro"), of("continuous_dice", "macro")
     assert pointing.idxmax() == 5 and pointing[10] > max(pointing[[0, 1, 20]])
