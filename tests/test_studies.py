@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from cxrlib import literature
 from cxrlib.runs import committed
 from cxrlib.studies import by_seed, differences, histories, main, over_seeds
 
@@ -258,3 +259,23 @@ def test_the_chapter_on_ham_says_what_real_radiographs_gave():
     assert taught.loc[("localization", "macro"), "value"] > 3 * pointing
     row = taught.loc[("localization", "macro")]
     assert row["low"] < taught.loc[("location_prior", "macro"), "value"] < row["high"]
+
+
+def test_the_chapter_on_attention_mining_says_what_real_radiographs_gave():
+    real = committed("attention_mining_nih_mini.csv")
+    real = real[real["finding"].isin(["macro", "mean"])]
+    numbers = real.pivot(index=["metric", "part"], columns="variant", values="value")
+    assert set(numbers) == {"cam", "msa", "am", "am_kp"}
+    assert numbers.loc[("auroc", "classification")].between(0.53, 0.6).all()
+    pointing, prior, random = (
+        numbers.loc[("pointing", part)] for part in ("localization", "location_prior", "random")
+    )
+    assert (pointing < 0.4 * prior).all() and ((pointing - random).abs() < 0.04).all()
+    metrics = ["continuous_dice", *(f"wang_iobb@{T}" for T in (0.1, 0.25, 0.5, 0.75, 0.9))]
+    for metric in metrics:
+        ours, theirs = (numbers.loc[(metric, part)] for part in ("localization", "location_prior"))
+        assert (ours < theirs).all()
+    false = numbers.loc[[f"wang_afp_iobb@{T}" for T in (0.1, 0.25, 0.5, 0.75, 0.9)]]
+    assert false.xs("localization", level="part").stack().between(3, 5.3).all()
+    published = literature.published("wang2017").query("metric == 'T(IoBB) AFP'")
+    assert published.groupby("threshold")["value"].mean().between(0.45, 0.7).all()
