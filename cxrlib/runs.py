@@ -213,8 +213,8 @@ def collect(root: Path) -> pd.DataFrame:
 
     Returns:
         one row per run, part, metric and finding: run, every parameter but the places, device,
-        hashes of source, split and data, commit, part ("classification", "localization" or a
-        control), metric, finding, value, low, high, n.
+        hashes of source, split and data, commit, part ("classification", "localization", a
+        control, or CLARiTy's "anatomy"), metric, finding, value, low, high, n.
     """
     rows = []
     for path in sorted(root.rglob("metrics.json")):
