@@ -15,7 +15,7 @@ from cxrlib.models.clarity_looks import look_at
 from cxrlib.phantom import dataset as phantom
 from cxrlib.phantom.organs import ORGANS, organs, organs_of
 from cxrlib.phantom.population import render
-from cxrlib.runs import collect
+from cxrlib.runs import collect, committed
 
 CHESTS = {"n_train": 96, "n_val": 8, "n_test": 24, "prevalence": 0.2}
 
@@ -156,3 +156,21 @@ def test_trust_is_measured_beside_its_controls(split):
     assert n == len(truth)
     dice = found[found["what"] == "Dice on the phantom"]
     assert dice["of"].tolist() == list(ORGANS) and (dice["n"] == len(split.test)).all()
+
+
+def test_the_chapter_says_what_the_segmenter_was_found_to_do():
+    """Its verdict is prose; these are its claims."""
+    found = committed("clarity_prior.csv").set_index(["what", "of"])["value"]
+    own, other, covered = (
+        found[name]
+        for name in (
+            "box inside its patient's organs",
+            "box inside the next image's organs",
+            "image covered by organs",
+        )
+    )
+    assert found["Dice on the phantom"].min() > 0.93
+    assert round(own["all boxes"], 2) == 0.81 and round(other["all boxes"], 2) == 0.69
+    assert abs(covered["all boxes"] - 1 / 3) < 0.01
+    assert own.idxmin() == "Effusion" and round(own["Effusion"], 2) == 0.56
+    assert [name for name in own.index if own[name] <= other[name]] == ["Effusion"]
