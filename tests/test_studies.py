@@ -229,7 +229,8 @@ def test_the_chapter_on_ham_says_what_its_study_found():
     random, prior = (
         by_seed(study, "ordinal", "pointing", part=part) for part in ("random", "location_prior")
     )
-    assert set(outside) == arms and len(outside) >= 2
+    assert set(outside) == arms and outside.index.tolist() == [0, 1, 2]
+    assert differences(outside, 0.0).loc[0.1, "high"] < -0.1
     assert outside[0.1].max() < 0.08 and outside[0.0].between(0.15, 0.27).all()
     assert (pointing[0.1] < random[0.1] + 0.02).all() and (pointing < prior).all(axis=None)
     assert (pointing[0.0] > 3 * random[0.0]).all()
@@ -237,8 +238,7 @@ def test_the_chapter_on_ham_says_what_its_study_found():
     history = committed("ham_history.csv")
     history["share"] = history["val_beyond"] / history["val_mass"]
     share = history.pivot(index="epoch", columns=["ordinal", "seed"], values="share")
-    gap = share[0.0] - share[0.1]
-    assert (gap.iloc[1:] > 0).all(axis=None) and (gap.iloc[-1] > gap.iloc[0] + 0.1).all()
+    assert (share[0.0] > share[0.1]).iloc[1:].all(axis=None)
     maps = committed("ham_mean_maps.csv")
     maps["edge"] = maps[["row", "column"]].isin((0, maps["row"].max())).any(axis=1)
     mean = maps.groupby(["ordinal", "edge", "seed"])["value"].mean()
