@@ -242,7 +242,7 @@ def test_the_chapter_on_ham_says_what_its_study_found():
     maps = committed("ham_mean_maps.csv")
     maps["edge"] = maps[["row", "column"]].isin((0, maps["row"].max())).any(axis=1)
     mean = maps.groupby(["ordinal", "edge", "seed"])["value"].mean()
-    assert (mean[0.1, True] > 1.5 * mean[0.1, False]).all()
+    assert (mean[0.1, True] > 1.4 * mean[0.1, False]).all()
     assert (mean[0.0, True] < mean[0.0, False]).all()
 
 
@@ -256,8 +256,11 @@ def test_the_chapter_on_ham_says_what_real_radiographs_gave():
     assert abs(pointing - random) < 0.03 and 0.25 < pointing / prior < 0.4
     boxes = committed("ham_nih_mini.csv").query("box_share == 0.8 and metric == 'pointing'")
     taught = boxes.set_index(["part", "finding"])
-    assert taught.loc[("localization", "macro"), "value"] > 3 * pointing
     row = taught.loc[("localization", "macro")]
+    fold = committed("ham_nih_mini.csv").query("box_share == 0 and metric == 'pointing'")
+    untaught = fold.set_index(["part", "finding"]).loc[("localization", "macro")]
+    assert (round(untaught["value"], 2), round(row["value"], 2)) == (0.11, 0.29)
+    assert untaught["high"] < row["low"] and untaught["n"] == row["n"]
     assert row["low"] < taught.loc[("location_prior", "macro"), "value"] < row["high"]
 
 
