@@ -398,7 +398,12 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# VERDICT
+# **SegmentCAM carries the method, as we read it.** Without it every seed classifies and points much worse, and nodules and masses are not found at all: two layers from scratch
+# do not learn from the tokens alone where to look.
+#
+# **Orthogonality and attention pooling** cannot be told from nothing. Without attention pooling the AUROC is even higher with every seed, by a hair.
+#
+# **Against the location prior** the whole points better at nodules and masses with every seed. At all findings it does so with two seeds of three, once by a hair.
 
 # %% [markdown]
 # ## On real radiographs

@@ -282,3 +282,41 @@ def test_the_chapter_on_attention_mining_says_what_real_radiographs_gave():
     assert false.xs("localization", level="part").stack().between(3, 5.3).all()
     published = literature.published("wang2017").query("metric == 'T(IoBB) AFP'")
     assert published.groupby("threshold")["value"].mean().between(0.45, 0.7).all()
+
+
+def test_the_chapter_on_clarity_says_what_its_study_found():
+    study, small = committed("clarity_ablation.csv"), ["Nodule", "Mass"]
+    auroc = by_seed(study, "variant", "auroc", ["mean"], "classification")
+    pointing, few = (by_seed(study, "variant", "pointing", of) for of in (["macro"], small))
+    assert auroc.index.tolist() == [0, 1, 2] and len([*auroc]) == 4
+    for values in (auroc, pointing, few):
+        pair = values[["clarity", "no_segment_cam"]]
+        assert differences(pair, "no_segment_cam").loc["clarity", "low"] > 0.05
+    assert few["no_segment_cam"].max() < 0.05
+    for arm in ("no_orthogonal", "no_attention_pooling"):
+        for values in (pointing, few):
+            row = differences(values[["clarity", arm]], arm).loc["clarity"]
+            assert row["low"] < 0 < row["high"]
+    assert (auroc["no_attention_pooling"] - auroc["clarity"]).between(0, 0.01).all()
+    prior, rare = (
+        by_seed(study, "variant", "pointing", of, "location_prior") for of in (["macro"], small)
+    )
+    gain = (pointing["clarity"] - prior["clarity"]).sort_values().tolist()
+    assert gain[0] < 0 < gain[1] < 0.01 < gain[2]
+    assert (few["clarity"] > rare["clarity"]).all()
+
+
+def test_the_chapter_on_clarity_says_what_real_radiographs_gave():
+    real = committed("clarity_nih_mini.csv").query("finding == 'macro'")
+    numbers = real.pivot(index="metric", columns="part", values="value")
+    halves = numbers.loc[[f"clarity_iou@{T}" for T in (0.1, 0.2, 0.3, 0.4, 0.5)]]
+    assert (halves["random"] < halves["localization"]).all()
+    assert (halves["localization"] < halves["location_prior"]).all()
+    pointing = numbers.loc["pointing"].round(2)
+    assert (pointing["localization"], pointing["location_prior"]) == (0.26, 0.30)
+    for other in ("lse_lba", "pylon", "attention_mining", "ham"):
+        rows = committed(f"{other}_nih_mini.csv").query(
+            "metric == 'pointing' and finding == 'macro' and part == 'localization'"
+        )
+        theirs = rows[rows["n"] == 601]["value"]
+        assert len(theirs) and theirs.max() < numbers.loc["pointing", "localization"]

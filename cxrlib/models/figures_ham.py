@@ -190,7 +190,7 @@ def leak_worth(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     """What a model scores on patients it has seen and on patients it has not, seed by seed.
 
     Args:
-        table: ``ham_leak.csv``: dataset, seed, arm, metric, value, low, high.
+        table: of :mod:`cxrlib.models.ham_leak`: dataset, seed, arm, metric, value, low, high.
         metrics: metric -> what to call it.
     """
     datasets = [*table["dataset"].unique()]
