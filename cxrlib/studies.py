@@ -10,7 +10,7 @@ every epoch of the runs below a folder.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,9 @@ import pandas as pd
 from scipy import stats
 
 from cxrlib.files import write_csv
+
+Row = tuple[str, Sequence[str], str]
+"""Metric, findings of which the mean is taken, and part: what :func:`by_seed` looks up."""
 
 
 def by_seed(
@@ -93,6 +96,34 @@ def differences(values: pd.DataFrame, against: str) -> pd.DataFrame:
     [0.2, 0.2, 0.2, 2.0]
     """
     return over_seeds(values.drop(columns=against).sub(values[against], axis=0))
+
+
+def compared(
+    runs: pd.DataFrame, arm: str, rows: Mapping[str, Row], claims: Mapping[str, tuple[str, str]]
+) -> pd.DataFrame:
+    """Differences between arms, for people.
+
+    Args:
+        runs, arm: of :func:`by_seed`.
+        rows: title -> metric, findings and part, of :func:`by_seed`; a column each.
+        claims: what is claimed -> the arm said to score more, and the other one; a row each.
+
+    >>> columns = ["variant", "seed", "metric", "finding", "part", "value"]
+    >>> numbers = [("cam", 0, 0.2), ("cam", 1, 0.3), ("pylon", 0, 0.4), ("pylon", 1, 0.5)]
+    >>> rows = [(a, s, "pointing", "macro", "localization", v) for a, s, v in numbers]
+    >>> runs = pd.DataFrame(rows, columns=columns)
+    >>> asked = {"pointing": ("pointing", ["macro"], "localization")}
+    >>> compared(runs, "variant", asked, {"it points": ("pylon", "cam")}).loc["it points"].tolist()
+    ['+0.20 [+0.20, +0.20]']
+    """
+    table = {}
+    for title, row in rows.items():
+        values = by_seed(runs, arm, *row)
+        table[title] = {
+            claim: show(differences(values[[more, less]], less).iloc[0])
+            for claim, (more, less) in claims.items()
+        }
+    return pd.DataFrame(table)
 
 
 def show(number: pd.Series) -> str:

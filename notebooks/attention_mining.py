@@ -313,19 +313,7 @@ rows = {
     "pointing": ("pointing", ["macro"], "localization"),
     "continuous Dice": ("continuous_dice", ["macro"], "localization"),
 }
-values = {title: studies.by_seed(study, "variant", *row) for title, row in rows.items()}
-limits = {
-    title: {
-        label: studies.by_seed(study, "variant", metric, findings, control)
-        for control, label in (
-            ("location_prior", "location prior"),
-            ("grid_ceiling", "grid ceiling"),
-        )
-    }
-    for title, (metric, findings, part) in rows.items()
-    if part == "localization"
-}
-model_figures.arms(values, limits, names)
+model_figures.arms(study, "variant", rows, names)
 plt.show()
 
 # %%
@@ -335,16 +323,7 @@ claims = {
     "KP: with − without": ("am_kp", "am"),
     "AM + KP − base network": ("am_kp", "msa"),
 }
-differences = pd.DataFrame(
-    {
-        title: {
-            claim: studies.show(studies.differences(numbers[[*pair]], pair[1]).loc[pair[0]])
-            for claim, pair in claims.items()
-        }
-        for title, numbers in values.items()
-    }
-)
-differences
+studies.compared(study, "variant", rows, claims)
 
 # %% [markdown]
 # **The labels survive.** Mining changes the mean AUROC by less than 0.01 with every seed, up or down, with preservation and without: little is

@@ -366,36 +366,15 @@ rows = {
     "pointing, all findings": ("pointing", ["macro"], "localization"),
     "pointing, nodules and masses": ("pointing", small, "localization"),
 }
-values = {title: studies.by_seed(study, "variant", *row) for title, row in rows.items()}
-limits = {
-    title: {
-        label: studies.by_seed(study, "variant", metric, findings, control)
-        for control, label in (
-            ("location_prior", "location prior"),
-            ("grid_ceiling", "grid ceiling"),
-        )
-    }
-    for title, (metric, findings, part) in rows.items()
-    if part == "localization"
-}
-model_figures.arms(values, limits, names)
+model_figures.arms(study, "variant", rows, names)
 plt.show()
 
 # %% [markdown]
 # Small grey dots are seeds, blue dots their means with a 95 % interval over seeds. What the whole scores more than what lacks a part, within seeds:
 
 # %%
-pd.DataFrame(
-    {
-        title: {
-            f"whole − {names[arm]}": studies.show(
-                studies.differences(numbers[["clarity", arm]], arm).loc["clarity"]
-            )
-            for arm in list(names)[1:]
-        }
-        for title, numbers in values.items()
-    }
-)
+parts = {f"whole − {name}": ("clarity", arm) for arm, name in list(names.items())[1:]}
+studies.compared(study, "variant", rows, parts)
 
 # %% [markdown]
 # **SegmentCAM carries the method, as we read it.** Without it every seed classifies and points much worse, and nodules and masses are not found at all: two layers from scratch

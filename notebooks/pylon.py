@@ -296,19 +296,7 @@ rows = {
     "pointing, all findings": ("pointing", ["macro"], "localization"),
     "pointing, nodules and masses": ("pointing", small, "localization"),
 }
-values = {title: studies.by_seed(study, "variant", *row) for title, row in rows.items()}
-limits = {
-    title: {
-        label: studies.by_seed(study, "variant", metric, findings, control)
-        for control, label in (
-            ("location_prior", "location prior"),
-            ("grid_ceiling", "grid ceiling"),
-        )
-    }
-    for title, (metric, findings, part) in rows.items()
-    if part == "localization"
-}
-model_figures.arms(values, limits, names)
+model_figures.arms(study, "variant", rows, names)
 plt.show()
 
 # %% [markdown]
@@ -320,16 +308,7 @@ claims = {
     "PYLON: without − with a global average": ("pylon", "pylon_gap"),
     "FPN: batch − group normalization": ("fpn", "fpn_group"),
 }
-differences = pd.DataFrame(
-    {
-        title: {
-            claim: studies.show(studies.differences(numbers[[*pair]], pair[1]).loc[pair[0]])
-            for claim, pair in claims.items()
-        }
-        for title, numbers in values.items()
-    }
-)
-differences
+studies.compared(study, "variant", rows, claims)
 
 # %% [markdown]
 # **PYLON against CAM.** PYLON points better with every seed, at all findings as at nodules and masses; by how much varies widely from

@@ -11,10 +11,10 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 from cxrlib.datasets.base import CXRDataset, Truth
-from cxrlib.figures import COLOURS, first_pair, no_ticks, radiograph
+from cxrlib.figures import COLOURS, CONTROLS, first_pair, no_ticks, radiograph
 from cxrlib.findings import FINDINGS
 from cxrlib.predictions import Predictions
-from cxrlib.studies import over_seeds
+from cxrlib.studies import Row, by_seed, over_seeds
 
 
 def changes(effects: Mapping[str, Tensor]) -> Figure:
@@ -88,39 +88,37 @@ def maps_beside(
     return figure
 
 
-def arms(
-    panels: Mapping[str, pd.DataFrame],
-    limits: Mapping[str, Mapping[str, pd.DataFrame]],
-    names: Mapping[str, str],
-) -> Figure:
+def arms(runs: pd.DataFrame, arm: str, rows: Mapping[str, Row], names: Mapping[str, str]) -> Figure:
     """What each arm of a study scores: one dot per seed, their mean and its 95 % interval.
 
+    Beside a localization score each arm's location prior and grid ceiling.
+
     Args:
-        panels: title -> numbers of each seed (rows) and arm (columns), of
-            :func:`cxrlib.studies.by_seed`.
-        limits: title -> control -> numbers of the same shape; a tick at each arm's mean.
+        runs, arm: of :func:`cxrlib.studies.by_seed`.
+        rows: title -> metric, findings and part; a chart each.
         names: arm -> what to call it, in the order to show.
     """
     figure, axes = plt.subplots(
         1,
-        len(panels),
-        figsize=(3.3 * len(panels), 0.34 * len(names) + 1.3),
+        len(rows),
+        figsize=(3.3 * len(rows), 0.34 * len(names) + 1.3),
         sharey=True,
         layout="constrained",
     )
-    for axis, (title, values) in zip(axes, panels.items(), strict=True):
+    controls = {"location_prior": ("D", COLOURS[1]), "grid_ceiling": ("|", "0.3")}
+    for axis, (title, (metric, findings, part)) in zip(axes, rows.items(), strict=True):
+        values = by_seed(runs, arm, metric, findings, part)
         means = over_seeds(values)
-        for place, arm in enumerate(names):
-            row = means.loc[arm]
-            axis.plot(values[arm], [place] * len(values), "o", color="0.75", markersize=3)
+        for place, name in enumerate(names):
+            row = means.loc[name]
+            axis.plot(values[name], [place] * len(values), "o", color="0.75", markersize=3)
             axis.plot([row["low"], row["high"]], [place, place], color=COLOURS[0], linewidth=1.4)
             axis.plot(row["value"], place, "o", color=COLOURS[0], markersize=5)
-        for (control, numbers), colour, marker in zip(
-            limits.get(title, {}).items(), (COLOURS[1], "0.3"), "D|", strict=False
-        ):
-            at = numbers.mean()[list(names)]
+        for control, (marker, colour) in controls.items() if part == "localization" else ():
+            at = by_seed(runs, arm, metric, findings, control).mean()[list(names)]
+            label = CONTROLS[control]
             axis.plot(
-                at, range(len(names)), marker, color=colour, markersize=6, alpha=0.8, label=control
+                at, range(len(names)), marker, color=colour, markersize=6, alpha=0.8, label=label
             )
         axis.set_title(title, fontsize=10)
         axis.grid(axis="x", color="0.92")
