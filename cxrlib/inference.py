@@ -1,7 +1,7 @@
 """A model on a dataset: batches in order, scores and maps out, on whatever device there is."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +11,6 @@ from torch.utils.data import DataLoader, Sampler
 from cxrlib.datasets.base import Batch, CXRDataset, scaled
 from cxrlib.predictions import Predictions
 from cxrlib.progress import track
-
-if TYPE_CHECKING:
-    from cxrlib.models.base import Output
 
 
 def predict(
@@ -55,14 +52,17 @@ def answers(
     batch_size: int,
     accelerator: str = "auto",
     num_workers: int = 0,
-) -> Iterator["Output"]:
+    ask: Callable[[torch.Tensor], Any] | None = None,
+) -> Iterator[Any]:
     """What a model says, batch by batch, so that the maps of one batch are all that is held.
 
     Args:
         model, dataset, batch_size, accelerator, num_workers: of :func:`predict`.
+        ask: a method of the model that takes images, in place of the model itself.
 
     Yields:
-        what the model returns, of the dataset's images in order, on the model's device.
+        what it returns, of the dataset's images in order, on the model's device; of the model
+        itself an :class:`~cxrlib.models.base.Output`.
     """
     device = torch.device(device_type(accelerator))
     model = model.to(device)
@@ -70,7 +70,7 @@ def answers(
     for batch in track(batches, "predicting", len(batches)):
         # Left before each yield, or the caller's code would run under them too.
         with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
-            output = model(scaled(batch.images.to(device)))
+            output = (ask or model)(scaled(batch.images.to(device)))
         yield output
 
 

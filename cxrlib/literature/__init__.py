@@ -23,14 +23,7 @@ def fidelity(paper: str) -> pd.DataFrame:
     >>> fidelity("lse_lba").set_index("element").loc["optimizer", "source"]
     'secondary'
     """
-    path = resources.files("cxrlib.literature") / "fidelity.csv"
-    with resources.as_file(path) as file:
-        ledger = pd.read_csv(file)
-    rows = ledger[ledger["paper"] == paper]
-    if rows.empty:
-        papers = ", ".join(sorted(ledger["paper"].unique()))
-        raise ValueError(f"no fidelity ledger for {paper!r}; there is one for: {papers}")
-    return rows.drop(columns="paper").reset_index(drop=True)
+    return _of_paper("fidelity.csv", paper, "no fidelity ledger for {!r}; there is one for: {}")
 
 
 def published(paper: str) -> pd.DataFrame:
@@ -49,11 +42,16 @@ def published(paper: str) -> pd.DataFrame:
     >>> rows["threshold"].tolist()
     [0.1, 0.25, 0.5, 0.75, 0.9]
     """
-    path = resources.files("cxrlib.literature") / "published_results.csv"
+    lacking = "no published numbers of {!r}; there are some of: {}"
+    return _of_paper("published_results.csv", paper, lacking)
+
+
+def _of_paper(name: str, paper: str, lacking: str) -> pd.DataFrame:
+    """Rows of a table of this package; ``lacking`` is the complaint where there are none."""
+    path = resources.files("cxrlib.literature") / name
     with resources.as_file(path) as file:
-        numbers = pd.read_csv(file)
-    rows = numbers[numbers["paper"] == paper]
+        table = pd.read_csv(file)
+    rows = table[table["paper"] == paper]
     if rows.empty:
-        papers = ", ".join(sorted(numbers["paper"].unique()))
-        raise ValueError(f"no published numbers of {paper!r}; there are some of: {papers}")
+        raise ValueError(lacking.format(paper, ", ".join(sorted(table["paper"].unique()))))
     return rows.drop(columns="paper").reset_index(drop=True)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cxrlib.datasets.base import CXRDataset, Truth, scaled
-from cxrlib.inference import device_type, loader
+from cxrlib.datasets.base import CXRDataset, Truth
+from cxrlib.inference import answers
 from cxrlib.models.clarity import CLARiTy, Evidence
 
 
@@ -50,14 +50,11 @@ def look_at(
         batch_size: images per step.
         accelerator: as in :func:`cxrlib.training.fit`.
     """
-    truth, device = Truth(dataset), torch.device(device_type(accelerator))
-    model = model.to(device)
+    truth = Truth(dataset)
     stages: dict[str, list[np.ndarray]] = {}
     foreground, cosines, first = [], [], 0
-    for batch in loader(dataset, batch_size, 0):
-        with torch.inference_mode():
-            seen = model.look(scaled(batch.images.to(device)))
-        here = (truth.image >= first) & (truth.image < first + len(batch.images))
+    for seen in answers(model, dataset, batch_size, accelerator, ask=model.look):
+        here = (truth.image >= first) & (truth.image < first + len(seen.tokens))
         image, finding = truth.image[here] - first, truth.finding[here]
         for name, maps in stages_of(seen).items():
             stages.setdefault(name, []).append(maps.float().cpu().numpy()[image, finding])
@@ -65,7 +62,7 @@ def look_at(
             foreground.append(seen.foreground[:, 0].sigmoid().cpu().numpy())
         T = torch.nn.functional.normalize(seen.tokens.float(), dim=-1)
         cosines.append((T @ T.transpose(1, 2)).sum(dim=0).cpu().numpy())  # (C, C)
-        first += len(batch.images)
+        first += len(seen.tokens)
     return Looks(
         {name: np.concatenate(parts) for name, parts in stages.items()},
         np.concatenate(foreground) if foreground else None,

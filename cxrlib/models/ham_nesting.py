@@ -10,37 +10,24 @@ maps of finished runs are on average, whatever the image.
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from cxrlib.datasets.base import CXRDataset
 from cxrlib.files import write_csv
 from cxrlib.findings import FINDINGS
 from cxrlib.inference import answers
 from cxrlib.metrics.bootstrap import Estimate, mean_over_findings, patient_weights, ratio
-from cxrlib.models.ham import HAM, Levels
+from cxrlib.models.ham import HAM
 from cxrlib.models.ham_losses import masses
 from cxrlib.predictions import Predictions
 
 METRIC = "outside_abnormality"
 """Name in ``metrics.json``, under ``attention``."""
-
-
-class _AllLevels(nn.Module):
-    """The network, answering with all its levels."""
-
-    def __init__(self, model: HAM) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Levels:
-        return self.model.levels(images)
 
 
 def nesting(
@@ -64,8 +51,7 @@ def nesting(
         a row for each finding that an image has: patient_id, finding (its index), mass of the map,
         outside (how much of it).
     """
-    rest = (batch_size, accelerator, num_workers)
-    levels = cast(Iterator[Levels], answers(_AllLevels(model), dataset, *rest))
+    levels = answers(model, dataset, batch_size, accelerator, num_workers, ask=model.levels)
     both = torch.cat([torch.stack(masses(of.A, of.A_abnormal), -1).cpu() for of in levels])
     image, finding = np.nonzero(dataset.labels == 1)
     mass, outside = both.double().numpy()[image, finding].T  # (N, 14, 2) -> (n,) each
