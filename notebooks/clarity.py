@@ -162,8 +162,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cxrlib.models import clarity_prior, figures_clarity
-from cxrlib.models.clarity_presets import CHESTS
-from cxrlib.phantom.organs import organs_of
+from cxrlib.models.clarity_presets import CHESTS, PRIORS
+from cxrlib.phantom.organs import ORGANS, organs_of
 
 side = min(size, 96)  # of the masks; the network needs them on its patches only
 if params.dataset == "phantom":
@@ -176,7 +176,8 @@ elif params.masks is None:
     segmenter = clarity_prior.fit_segmenter(chests.train, known, epochs=epochs, seed=params.seed)
     organs = clarity_prior.segment(segmenter, split.train, side) > 0.5
 if params.masks is None:
-    prior = organs.any(axis=1)  # (N, side, side)
+    where = [ORGANS.index(name) for name in PRIORS.get(params.variant, ORGANS)]
+    prior = organs[:, where].any(axis=1)  # (N, side, side)
     read_prior = clarity_prior.by_image(split.train.image_ids, prior)
 else:
     read_prior = clarity_prior.from_folder(params.masks, side)
@@ -359,6 +360,8 @@ names = {
     "no_segment_cam": "without SegmentCAM",
     "no_orthogonal": "without orthogonality",
     "no_attention_pooling": "without attention pooling",
+    "no_stem": "without the stem",
+    "lungs_only": "prior of lungs alone",
 }
 small = ["Nodule", "Mass"]
 rows = {
