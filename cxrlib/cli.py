@@ -2,17 +2,15 @@
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from cxrlib import __version__, datasets, runs
+from cxrlib import __version__, datasets, execution, runs
 from cxrlib.datasets import download as nih
 from cxrlib.datasets import summary
 from cxrlib.datasets.nih import FRAME
-from cxrlib.files import explain_os_error, write_atomic, write_csv, write_json
+from cxrlib.files import write_atomic, write_csv, write_json
+from cxrlib.options import read_value, refuse_output, refuse_suffix
 from cxrlib.parameters import nearest
 
 if TYPE_CHECKING:
@@ -45,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("notebook", type=Path)
     run.add_argument("run_dir", type=Path)
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    about = "put aside a run with other parameters, code or data that the folder holds"
+    run.add_argument("--renew", action="store_true", help=about)
     run.set_defaults(do=_run)
     collect = commands.add_parser("collect", help="one tidy CSV of all runs below a folder")
     collect.add_argument("folder", type=Path)
@@ -133,8 +133,8 @@ def _add_harvest(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    parameters = {name: _value(value) for name, value in options.p}
-    print(runs.execute(options.notebook, options.run_dir, parameters))
+    parameters = {name: read_value(value) for name, value in options.p}
+    print(execution.execute(options.notebook, options.run_dir, parameters, renew=options.renew))
 
 
 def _collect(options: argparse.Namespace) -> None:
@@ -166,8 +166,8 @@ def _download(options: argparse.Namespace) -> None:
 
 def _data(options: argparse.Namespace) -> None:
     for path, suffix in ((options.sheet, ".png"), (options.csv, ".csv")):
-        _refuse_suffix(path, suffix)
-    given = {name: _value(value) for name, value in options.p}
+        refuse_suffix(path, suffix)
+    given = {name: read_value(value) for name, value in options.p}
     split = datasets.load(
         options.dataset, options.data_dir, options.image_size, seed=options.seed, **given
     )
@@ -185,48 +185,11 @@ def _data(options: argparse.Namespace) -> None:
         )
 
 
-def _value(text: str) -> Any:
-    """A parameter's value as papermill reads it; lists and mappings as YAML.
-
-    >>> [_value(text) for text in ("None", "True", "5", "1e-3", "[0, 1]", "pylon")]
-    [None, True, 5, 0.001, [0, 1], 'pylon']
-    """
-    value = yaml.safe_load(text)
-    if not isinstance(value, str):
-        return value
-    if text == "None":
-        return None
-    try:
-        return float(text)  # YAML takes 1e-3 for a word
-    except ValueError:
-        return value
-
-
-def _refuse_suffix(path: Path | None, suffix: str) -> None:
-    if path is not None and path.suffix.lower() != suffix:
-        raise ValueError(f"{path} does not end in {suffix}; give such a name")
-
-
-def _refuse_output(path: Path | None, suffix: str, option: str | None = None) -> None:
-    """Raise unless the file can be written, before hours of work; its folder is made."""
-    _refuse_suffix(path, f".{suffix}")
-    option = f"--{option or suffix}"
-    if path is None:
-        return
-    if path.is_dir():
-        raise ValueError(f"{option} {path} is a folder; give the name of a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise explain_os_error(error, path, option) from error
-
-
 def _score(options: argparse.Namespace) -> None:
     if options.replicates < 0:
         raise ValueError(f"replicates is {options.replicates}; give 0 or more")
     for suffix in _OUTPUTS:
-        _refuse_output(getattr(options, suffix), suffix)
+        refuse_output(getattr(options, suffix), suffix)
     from cxrlib.metrics import comparison, listing, page, report  # slow; others do without
 
     paths = [path for path in (options.predictions, options.against) if path is not None]
@@ -260,13 +223,13 @@ def _score(options: argparse.Namespace) -> None:
 def _harvest(options: argparse.Namespace) -> None:
     if options.csv is None and options.coco is None:
         raise ValueError("nothing to write; give --csv boxes.csv, --coco boxes.json or both")
-    _refuse_output(options.csv, "csv")
-    _refuse_output(options.coco, "json", "coco")
+    refuse_output(options.csv, "csv")
+    refuse_output(options.coco, "json", "coco")
     from cxrlib import checkpoints, harvest, harvest_files  # slow; others do without
 
     harvest.refuse_share(options.share)
     run = checkpoints.load_model(options.run)
-    given = {name: _value(value) for name, value in options.p}
+    given = {name: read_value(value) for name, value in options.p}
     split = run.load_data(options.dataset, options.data_dir, options.seed, given)
     folder = Path(options.data_dir or "").expanduser()
     made = harvest_files.Harvest.of_run(run, split, options.part, options.share, folder=folder)
@@ -280,7 +243,7 @@ def _harvest(options: argparse.Namespace) -> None:
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     """The dataset's options; images are read for a few pictures only, so none is kept."""
     keeps = {} if options.dataset == "phantom" else {"cache": False}
-    return keeps | {name: _value(value) for name, value in options.p}
+    return keeps | {name: read_value(value) for name, value in options.p}
 
 
 def _sizes(options: argparse.Namespace, models: "list[Predictions]") -> tuple[int | None, int]:
