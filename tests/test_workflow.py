@@ -1,6 +1,8 @@
 """Sweeps are run for real, with a notebook that trains nothing, in a small copy of the project."""
 
+import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -16,6 +18,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+GRIDS = ROOT / "workflow" / "grids"
 GRID = {
     "notebook": "tiny",
     "axes": {"r0": [1, 2], "seed": [0]},
@@ -164,3 +167,66 @@ def test_a_superseded_run_is_put_aside_once_the_new_one_is_there(project):
     assert key_of(aside) == old != key_of(place / "r0-1-seed-0")
     assert (aside / "metrics.json").exists()
     assert project.table().query("r0 == 1")["run"].tolist() == ["r0-1-seed-0"]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> str:
+    """What Snakemake would do where neither runs nor tables are there."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
+    place = tmp_path_factory.mktemp("empty")
+    command += ["--directory", place, "--cores", "2", "--dry-run", "--printshellcmds"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_table_of_the_results_has_its_target_and_runs(plan):
+    rows = (ROOT / "results" / "README.md").read_text().splitlines()
+    made = [row.split(" | ")[0] for row in rows if "`snakemake " in row.split(" | ")[-1]]
+    tables = {name for cell in made for name in re.findall(r"`(\w+)\.csv`", cell)}
+    assert len(tables) >= 9
+    assert tables <= set(re.findall(r"output: results/(\w+)\.csv", plan))
+    studies = {path.stem: yaml.safe_load(path.read_text()) for path in GRIDS.glob("*.yaml")}
+    for row in rows:
+        for study in re.findall(r"`snakemake --cores \d (\w+)`", row):
+            assert study in studies
+    planned = re.findall(r"output: (runs/study/\w+/\S+)/metrics.json", plan)
+    sizes = [math.prod(map(len, grid["axes"].values())) for grid in studies.values()]
+    assert len(planned) == len(set(planned)) == sum(sizes)
+
+
+def test_a_grid_becomes_the_commands_that_made_the_results(plan):
+    commands = re.findall(r"Shell command: (.+)", plan)
+    place = "runs/study/attention_mining"
+    for end in (
+        f"attention_mining.ipynb {place}/am-1 -p variant am -p seed 1 -p base {place}/msa-1",
+        f"attention_mining.ipynb {place}/cam-1 -p variant cam -p seed 1",
+        "pylon.ipynb runs/study/pylon/fpn-4 -p against None -p variant fpn -p seed 4",
+        "ham.ipynb runs/study/ham/0.1-2 -p ordinal 0.1 -p seed 2",
+    ):
+        assert any(f"notebooks/{end}) >" in command for command in commands), end
+    for start in (
+        "cxrlib collect runs/study/lse_lba/r0-5 results/lse_lba_protocols.csv --findings macro",
+        f"python -m cxrlib.models.mining_steps {place} results/attention_mining_steps.csv am am_kp",
+        "python -m cxrlib.studies runs/study/ham results/ham_history.csv --by ordinal seed",
+        "cxrlib collect runs/study/r0_sensitivity results/r0_sensitivity.csv >",
+    ):
+        assert any(command.startswith(start) for command in commands), start
+
+
+def test_what_a_run_depends_on():
+    """Its own paper, the phantom and the scores; not other papers, charts or commands."""
+    spec = importlib.util.spec_from_file_location("sources", ROOT / "workflow" / "sources.py")
+    sources = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sources)
+    for name, own in (("lse_lba", "lse_lba"), ("ham", "ham_losses"), ("pylon", "variants")):
+        notebook = ROOT / "notebooks" / f"{name}.ipynb"
+        found = {
+            str(path.relative_to(ROOT)) for path in sources.files_of(notebook, ROOT, "phantom")
+        }
+        needed = f"models/{own}.py", "pooling.py", "phantom/lesions.py", "metrics/bootstrap.py"
+        assert {f"cxrlib/{file}" for file in (*needed, "phantom/official_boxes.csv")} <= found
+        others = {"models/clarity.py", "figures.py", "cli.py", "datasets/vindr.py"}
+        assert not {f"cxrlib/{file}" for file in others} & found
+        assert ("cxrlib/models/ham.py" in found) == (name == "ham")
+    assert "cxrlib/datasets/vindr.py" in {
+        str(path.relative_to(ROOT)) for path in sources.files_of(notebook, ROOT, "vindr")
+    }
