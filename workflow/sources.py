@@ -62,7 +62,12 @@ def code_of(notebook: Path) -> str:
 
 @cache
 def _imports(code: str, root: Path) -> tuple[str, ...]:
-    return tuple(_walk(ast.parse(code), root))
+    tree = ast.parse(code)
+    # What a module does as a command is nothing to those who import it.
+    tree.body = [
+        node for node in tree.body if "__name__ ==" not in ast.unparse(node).split("\n")[0]
+    ]
+    return tuple(_walk(tree, root))
 
 
 def _walk(tree: ast.AST, root: Path) -> Iterator[str]:
