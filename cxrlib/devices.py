@@ -18,6 +18,7 @@ import papermill
 import torch
 
 from cxrlib import datasets, metrics, runs, training
+from cxrlib.cli.options import value
 from cxrlib.datasets.base import Split
 from cxrlib.datasets.boxed import teach_boxes
 from cxrlib.inference import predict
@@ -25,7 +26,6 @@ from cxrlib.models import create_model, ham_presets, lse_lba, variants
 from cxrlib.models.base import CXRModule
 from cxrlib.models.ham import HAM
 from cxrlib.models.ham_nesting import nesting, summarise_nesting
-from cxrlib.options import read_value
 from cxrlib.parameters import Parameters, read_parameters, settings_of
 from cxrlib.team import ALONE, Team
 
@@ -120,8 +120,8 @@ def read_options(arguments: list[str]) -> tuple[str, Parameters]:
     for name in METHODS:
         method = methods.add_parser(name, help=f"what notebooks/{name}.ipynb trains")
         for option in papermill.inspect_notebook(str(_notebook(name))).values():
-            flag, default = option["name"].replace("_", "-"), read_value(option["default"])
-            method.add_argument(f"--{flag}", type=read_value, default=default, help=option["help"])
+            flag, default = option["name"].replace("_", "-"), value(option["default"])
+            method.add_argument(f"--{flag}", type=value, default=default, help=option["help"])
     given = vars(parser.parse_args(arguments))
     name = given.pop("method")
     return name, read_parameters(METHODS[name].parameters, given)

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cxrlib.parameters import nearest
-from cxrlib.runs import RENEW
+
+RENEW = "CXRLIB_RENEW"
+"""Where this variable of the environment is 1, a run puts aside what other parameters, code or data
+have made in its folder; else it is refused. ``cxrlib run --renew`` sets it for its notebook."""
 
 
 def execute(

@@ -15,6 +15,7 @@ import filelock
 import pandas as pd
 
 from cxrlib.datasets.base import Split
+from cxrlib.execution import RENEW
 from cxrlib.files import digest, explain_os_error, write_atomic, write_json
 from cxrlib.findings import FINDINGS
 from cxrlib.parameters import Parameters
@@ -22,10 +23,6 @@ from cxrlib.provenance import describe_environment
 
 if TYPE_CHECKING:
     from cxrlib.predictions import Predictions
-
-RENEW = "CXRLIB_RENEW"
-"""Where this variable of the environment is 1, a run puts aside what other parameters, code or data
-have made in its folder; else it is refused. ``cxrlib run --renew`` sets it for its notebook."""
 
 ASIDE = ".superseded-"
 """What ends the name of a run that was put aside, before its key."""

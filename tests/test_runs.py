@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib import cli, metrics, runs
+from cxrlib import cli, execution, metrics, runs
 from cxrlib.datasets.base import Split, Truth
 from cxrlib.models.lse_lba import LSELBAParameters
 from cxrlib.phantom import dataset as phantom
@@ -206,7 +206,7 @@ def test_collecting_some_metrics_and_findings(split, tmp_path, capsys):
 def renewed(split: Split, folder, r0: float) -> runs.Run:
     """A run that may put aside another one in its folder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(runs.RENEW, "1")
+        patch.setenv(execution.RENEW, "1")
         return start(split, folder, r0=r0)
 
 

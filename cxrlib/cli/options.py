@@ -1,5 +1,6 @@
-"""What is written on a command line: values of parameters, names of files."""
+"""What several commands share: options of a dataset, values, outputs that are refused early."""
 
+import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,25 +10,39 @@ import yaml
 from cxrlib.files import explain_os_error
 
 
-def read_value(text: str) -> Any:
+def add_place(parser: Any) -> None:
+    """Add where a dataset is, and its own options."""
+    parser.add_argument("--data-dir", metavar="FOLDER", help="of the dataset; the phantom has none")
+    about = "an option of the dataset, e.g. -p n_test 60 for the phantom"
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=about
+    )
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """The values of all ``-p NAME VALUE``."""
+    return {name: value(text) for name, text in options.p}
+
+
+def value(text: str) -> Any:
     """A parameter's value as papermill reads it; lists and mappings as YAML.
 
-    >>> [read_value(text) for text in ("None", "True", "5", "1e-3", "[0, 1]", "pylon")]
+    >>> [value(text) for text in ("None", "True", "5", "1e-3", "[0, 1]", "pylon")]
     [None, True, 5, 0.001, [0, 1], 'pylon']
     """
-    value = yaml.safe_load(text)
-    if not isinstance(value, str):
-        return value
+    read = yaml.safe_load(text)
+    if not isinstance(read, str):
+        return read
     if text == "None":
         return None
     try:
         return float(text)  # YAML takes 1e-3 for a word
     except ValueError:
-        return value
+        return read
 
 
 def refuse_suffix(path: Path | None, suffix: str) -> None:
-    """Raise unless a file's name ends so."""
+    """Raise ValueError unless the name ends so."""
     if path is not None and path.suffix.lower() != suffix:
         raise ValueError(f"{path} does not end in {suffix}; give such a name")
 
