@@ -175,6 +175,7 @@ def plan(tmp_path_factory) -> str:
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
     place = tmp_path_factory.mktemp("empty")
     command += ["--directory", place, "--cores", "2", "--dry-run", "--printshellcmds"]
+    command += ["all", "book"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -208,6 +209,7 @@ def test_a_grid_becomes_the_commands_that_made_the_results(plan):
         f"python -m cxrlib.models.mining_steps {place} results/attention_mining_steps.csv am am_kp",
         "python -m cxrlib.studies runs/study/ham results/ham_history.csv --by ordinal seed",
         "cxrlib collect runs/study/r0_sensitivity results/r0_sensitivity.csv >",
+        "jupyter-book build . -n -W --keep-going >",
     ):
         assert any(command.startswith(start) for command in commands), start
 
