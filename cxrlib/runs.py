@@ -2,15 +2,12 @@
 
 A run's key names everything its numbers depend on: parameters, code, data, split, versions, device.
 The same key finds the finished run again instead of training twice; an interrupted run goes on.
+A folder that holds another run is refused, or, where the caller asks for it, put aside and kept.
 """
 
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,24 +15,17 @@ import filelock
 import pandas as pd
 
 from cxrlib.datasets.base import Split
+from cxrlib.execution import RENEW
 from cxrlib.files import digest, explain_os_error, write_atomic, write_json
 from cxrlib.findings import FINDINGS
-from cxrlib.parameters import Parameters, nearest
+from cxrlib.parameters import Parameters
+from cxrlib.provenance import describe_environment
 
 if TYPE_CHECKING:
     from cxrlib.predictions import Predictions
 
-PACKAGES = (
-    "cxrlib",
-    "torch",
-    "torchvision",
-    "lightning",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "scipy",
-)
-"""Packages whose versions a run records."""
+ASIDE = ".superseded-"
+"""What ends the name of a run that was put aside, before its key."""
 
 PARTS = ("classification", "localization", "attention", "anatomy")
 """Tables of ``metrics.json`` beside its controls; the last two of some methods only."""
@@ -52,12 +42,26 @@ class Run:
 
     def __init__(self, folder: Path, params: dict[str, Any], environment: dict[str, Any]) -> None:
         self.folder, self.params, self.environment = folder, params, environment
-        self.finished = (folder / "metrics.json").exists()
+        key, self.renews = environment["key"], os.environ.get(RENEW) == "1"
+        if self.renews and _key_of(folder) != key and self._aside(key).exists():
+            self._put_aside()
+            self._aside(key).rename(folder)  # parameters and code are what they once were
+        self.finished = _key_of(folder) == key and (folder / "metrics.json").exists()
         self.workspace = folder if self.finished else folder.with_name(folder.name + ".partial")
         for place in (folder, self.workspace):  # an empty folder is free to use
-            _refuse_other_run(place, environment["key"])
+            if not (self.renews and _key_of(place)):
+                _refuse_other_run(place, key)
         if not self.finished:
             self._open_workspace()
+
+    def _aside(self, key: str) -> Path:
+        return self.folder.with_name(f"{self.folder.name}{ASIDE}{key}")
+
+    def _put_aside(self) -> None:
+        """Give a run that is in the way another name, where no table counts it."""
+        if (key := _key_of(self.folder)) is not None:
+            shutil.rmtree(self._aside(key), ignore_errors=True)  # the same run
+            self.folder.rename(self._aside(key))
 
     def _open_workspace(self) -> None:
         try:
@@ -72,6 +76,8 @@ class Run:
             raise RuntimeError(
                 f"another process is at work on {self.workspace}; wait for it to end"
             ) from error
+        if _key_of(self.workspace) not in (None, self.environment["key"]):
+            _empty(self.workspace)  # what another run has left unfinished
         write_json(self.workspace / "params.json", self.params)
         write_json(self.workspace / "environment.json", self.environment)
 
@@ -95,9 +101,24 @@ class Run:
             write_json(self.workspace / "metrics.json", document)
             self._lock.release()
             (self.workspace / ".lock").unlink(missing_ok=True)
+            self._put_aside()  # only now that there is something to take its place
             self.workspace.rename(self.folder)
             self.workspace, self.finished = self.folder, True
         return self.folder
+
+
+def _key_of(folder: Path) -> str | None:
+    """The key of the run in a folder, if there is one."""
+    record = folder / "environment.json"
+    return json.loads(record.read_text())["key"] if record.exists() else None
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
 
 
 def _refuse_other_run(folder: Path, key: str) -> None:
@@ -107,10 +128,9 @@ def _refuse_other_run(folder: Path, key: str) -> None:
     mend = f"choose another place with -p run_dir, or move {folder} away"
     if not folder.is_dir():
         raise FileExistsError(f"{folder} is a file, but a run needs a folder; {mend}")
-    record = folder / "environment.json"
-    if not record.exists() and set(os.listdir(folder)) - {".lock"}:
+    if (found := _key_of(folder)) is None and set(os.listdir(folder)) - {".lock"}:
         raise FileExistsError(f"{folder} holds other things than a run; {mend}")
-    if record.exists() and json.loads(record.read_text()).get("key") != key:
+    if found not in (None, key):
         raise FileExistsError(
             f"{folder} holds a run with other parameters, code or data; it is kept as it is: {mend}"
         )
@@ -159,53 +179,15 @@ def start(
     return run
 
 
-def describe_environment(parameters: Parameters, split: Split) -> dict[str, Any]:
-    """What a result depends on beyond its parameters, and where it was computed."""
-    import torch
-
-    from cxrlib.inference import device_type
-
-    device = device_type(parameters.accelerator)
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    return {
-        "decides": {
-            "source": source_hash(),
-            "torch": versions["torch"],
-            "device": device,
-            "data_hash": split.data_hash,
-            "split_hash": split.split_hash,
-        },
-        "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
-        "notes": list(split.notes),
-        "seed": parameters.seed,
-        "device_name": torch.cuda.get_device_name()
-        if device == "cuda"
-        else platform.processor() or device,
-        "threads": torch.get_num_threads(),
-        "versions": versions,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "git_commit": git_commit(),
-    }
-
-
-def source_hash() -> str:
-    """Names the library's code: a run is not taken for one that other code has made."""
-    package = Path(__file__).parent
-    return digest(*(path.read_bytes() for path in sorted(package.rglob("*.py"))))
-
-
-def git_commit() -> str | None:
-    """The checkout's commit, with ``+`` if files differ from it; None outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
+def in_runs(root: Path, name: str) -> list[Path]:
+    """The files of this name in all finished runs below a folder but those that were put aside."""
+    return [
+        path
+        for path in sorted(root.rglob(name))
+        if not any(
+            ASIDE in part or part.endswith(".partial") for part in path.relative_to(root).parts
+        )
+    ]
 
 
 def collect(root: Path) -> pd.DataFrame:
@@ -220,7 +202,7 @@ def collect(root: Path) -> pd.DataFrame:
         finding, value, low, high, n.
     """
     rows = []
-    for path in sorted(root.rglob("metrics.json")):
+    for path in in_runs(root, "metrics.json"):
         params = json.loads((path.parent / "params.json").read_text())
         environment = json.loads((path.parent / "environment.json").read_text())
         metrics = json.loads(path.read_text())
@@ -266,32 +248,3 @@ def _flat(table: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(name, N) for name, N in table.items() if name != "per_finding"] + list(
         table["per_finding"].items()
     )
-
-
-def execute(notebook: Path, run_dir: Path, parameters: dict[str, Any]) -> Path:
-    """Run a notebook with papermill and keep the executed notebook in its run folder.
-
-    Args:
-        notebook: an ``.ipynb`` with a ``parameters`` cell.
-        run_dir: the run folder.
-        parameters: of the notebook; unknown ones are refused before a kernel starts.
-
-    Returns:
-        the executed notebook, ``run_dir/<name of the notebook>``. If a cell fails, it is left as
-        ``<run_dir>.unfinished.ipynb`` to look at, and the error is raised.
-    """
-    import papermill
-
-    valid = list(papermill.inspect_notebook(str(notebook)))
-    for name in parameters:
-        if name not in valid:
-            raise ValueError(f"{notebook} has no parameter {name!r}; {nearest(name, valid)}")
-    executed = run_dir.with_name(run_dir.name + ".unfinished.ipynb")
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(
-        str(notebook),
-        str(executed),
-        {**parameters, "run_dir": str(run_dir)},
-        progress_bar=sys.stderr.isatty(),
-    )
-    return executed.replace(run_dir / notebook.name)

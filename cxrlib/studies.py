@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from cxrlib import runs
 from cxrlib.files import write_csv
 
 Row = tuple[str, Sequence[str], str]
@@ -149,7 +150,7 @@ def histories(root: Path, parameters: Sequence[str]) -> pd.DataFrame:
         ValueError: there is no finished run.
     """
     tables = []
-    for path in sorted(root.rglob("history.json")):
+    for path in runs.in_runs(root, "history.json"):
         if not (path.parent / "metrics.json").exists():
             continue  # interrupted
         params = json.loads((path.parent / "params.json").read_text())

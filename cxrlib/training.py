@@ -1,4 +1,7 @@
-"""Training: seeded, on one device, resumable after a kill with the same final numbers."""
+"""Training: seeded, resumable after a kill with the same final numbers; on one device or several.
+
+Several train one model together under ``torchrun -m cxrlib.training``, see :mod:`cxrlib.devices`.
+"""
 
 import json
 import logging
@@ -16,6 +19,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Sampler
 
 from cxrlib.datasets.base import Split
@@ -24,6 +28,7 @@ from cxrlib.inference import device_type, loader
 from cxrlib.memory import freed_memory_kept
 from cxrlib.models.base import CXRModule
 from cxrlib.progress import NotebookLine
+from cxrlib.team import ALONE, Team
 
 
 def fit(
@@ -36,6 +41,7 @@ def fit(
     seed: int = 0,
     accelerator: str = "auto",
     num_workers: int = 0,
+    team: Team = ALONE,
 ) -> pd.DataFrame:
     """Train on ``split.train``, keep the epoch with the lowest loss on ``split.val``.
 
@@ -47,17 +53,18 @@ def fit(
         split: its leak check runs first.
         folder: of the checkpoints; must exist.
         epochs: passes over the training images.
-        batch_size: images per step.
+        batch_size: images per step, of all processes together.
         seed: of shuffling and augmentation. Seed the model's own weights where it is made.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"`` or ``"mps"``; one device, mixed precision on a
             GPU.
-        num_workers: processes that read images.
+        num_workers: processes that read images, for each process that trains.
+        team: the processes that train together; each calls this with its own.
 
     Returns:
         one row per epoch: epoch, loss, val_loss, seconds and what else the model logs.
 
     Raises:
-        ValueError: a patient is in two parts, or a part is empty.
+        ValueError: a patient is in two parts, a part is empty, or a batch cannot be shared out.
         OSError: a checkpoint cannot be written.
     """
     split.refuse_leaks()
@@ -67,15 +74,20 @@ def fit(
         )
     done = folder / "history.json"
     if not done.exists():
+        share = team.share(batch_size)
         train = loader(
             split.train,
-            batch_size,
+            share,
             num_workers,
-            sampler=EpochSampler(len(split.train), seed),
+            sampler=EpochSampler(len(split.train), seed, team, batch_size),
             drop_last=len(split.train) > batch_size,  # batch normalization needs a full batch
         )
-        val = loader(split.val, batch_size, num_workers)
-        write_json(done, _train(model, train, val, folder, epochs, seed, accelerator))
+        # Each process validates on all, so that they agree on the best epoch to the last digit.
+        val = loader(split.val, share, num_workers)
+        rows = _train(model, train, val, folder, epochs, seed, accelerator, team)
+        if team.rank == 0:
+            write_json(done, rows)
+        team.wait()
     best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)
     model.load_state_dict(best["state_dict"])
     model.eval()
@@ -90,6 +102,7 @@ def _train(
     epochs: int,
     seed: int,
     accelerator: str,
+    team: Team,
 ) -> list[dict[str, float]]:
     """Train from the start or from ``last.ckpt``; returns the rows of the history."""
     history = History(epochs)
@@ -107,7 +120,11 @@ def _train(
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            devices=1,
+            devices=team.size // team.nodes,
+            num_nodes=team.nodes,
+            strategy=DDPStrategy() if team.size > 1 else "auto",
+            use_distributed_sampler=False,  # ours shares out each batch
+            sync_batchnorm=team.size > 1 and device_type(accelerator) == "cuda",
             precision=precision(accelerator),
             deterministic="warn",
             callbacks=[EpochSeed(seed), history, checkpoint, *progress_bar()],
@@ -132,26 +149,40 @@ def precision(accelerator: str) -> Any:
 class EpochSampler(Sampler[int]):
     """A shuffle that follows from (seed, epoch) alone, so that a resumed epoch sees the same order.
 
+    Args:
+        length: of the dataset.
+        seed: of the order.
+        team: of the processes that train together, whose batches make up the batches of one.
+        batch_size: of all of them together.
+
     >>> sampler = EpochSampler(4, seed=0)
     >>> list(sampler) == list(sampler)
     True
     """
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+    def __init__(self, length: int, seed: int, team: Team = ALONE, batch_size: int = 1) -> None:
+        self.length, self.seed, self.epoch, self.team = length, seed, 0, team
+        # Of an incomplete last batch the processes would not have equally many steps.
+        self.used = length if team.size == 1 else length - length % batch_size
+        if self.used == 0:
+            raise ValueError(
+                f"{length} images to train on are fewer than batch_size = {batch_size}, and "
+                "several processes need a whole batch; give a smaller one, or train in one process"
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of every epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        """The indices in this epoch's order."""
+        """The indices in this epoch's order; of several processes, this one's share."""
         generator = np.random.default_rng([self.seed, self.epoch])
-        return iter(generator.permutation(self.length).tolist())
+        order = generator.permutation(self.length)[: self.used]
+        return iter(order[self.team.rank :: self.team.size].tolist())
 
     def __len__(self) -> int:
         """Number of indices."""
-        return self.length
+        return len(range(self.team.rank, self.used, self.team.size))
 
 
 class EpochSeed(pl.Callback):
@@ -161,10 +192,10 @@ class EpochSeed(pl.Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed torch, on every device."""
-        torch.manual_seed(
-            int(np.random.SeedSequence([self.seed, trainer.current_epoch]).generate_state(1)[0])
-        )
+        """Seed torch, on every device; each further process has numbers of its own."""
+        origin = [self.seed, trainer.current_epoch, trainer.global_rank]
+        entropy = origin if trainer.global_rank else origin[:2]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
 class History(pl.Callback):
@@ -181,7 +212,10 @@ class History(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row and show it in a notebook."""
-        row = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {
+            name: float(trainer.strategy.reduce(value, reduce_op="mean"))
+            for name, value in trainer.callback_metrics.items()
+        }
         seconds = time.monotonic() - self.start
         self.rows.append({"epoch": trainer.current_epoch + 1, **row, "seconds": seconds})
         losses = ", ".join(f"{name} {row[name]:.4f}" for name in ("loss", "val_loss"))
@@ -229,3 +263,9 @@ def quiet_lightning() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+if __name__ == "__main__":
+    from cxrlib.devices import main  # here, since it imports this module
+
+    raise SystemExit(main())

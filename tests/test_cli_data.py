@@ -106,6 +106,19 @@ def test_the_command_line_is_quick_to_import():
     assert done.stdout == "set()\n"
 
 
+def test_help_needs_nothing_heavy():
+    code = (
+        "import contextlib, sys\n"
+        "from cxrlib import cli\n"
+        "with contextlib.suppress(SystemExit): cli.main(['--help'])\n"
+        "print({'torch', 'numpy', 'pandas', 'scipy', 'cv2'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *shown, heavy = done.stdout.splitlines()
+    assert heavy == "set()"
+    assert "score" in " ".join(shown)
+
+
 def test_data_of_real_images(shared, capsys, tmp_path):
     sheet = tmp_path / "sheet.png"
     arguments = ["nih", "--data-dir", str(shared / "nih-mini"), "--image-size", "64"]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrlib import cli
+from cxrlib import cli, datasets
 from cxrlib.datasets import folder, nih
 from cxrlib.findings import FINDINGS
 from cxrlib.metrics import score
@@ -165,7 +165,7 @@ def test_nih_is_scored_in_the_frame_of_its_boxes_and_nothing_is_cached(
 
 def test_score_of_the_phantom(write, capsys):
     small = {"n_train": 12, "n_val": 12, "n_test": 12}
-    test = cli.datasets.load("phantom", None, 64, **small).test
+    test = datasets.load("phantom", None, 64, **small).test
     path = write(make(ids=test.image_ids, findings=FINDINGS))
     options = [word for name, n in small.items() for word in ("-p", name, str(n))]
     assert cli.main(["score", path, "--dataset", "phantom", *options, "--replicates", "5"]) == 0

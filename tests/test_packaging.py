@@ -22,7 +22,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 README = (ROOT / "README.md").read_text()
 
 RUN = "python -m pip install -e . && papermill notebooks/lse_lba.ipynb out.ipynb -p r0 5"
-TEST = 'python -m pip install -e ".[book,test]" && pytest'
+TEST = 'python -m pip install -e ".[book,test,workflow]" && pytest'
 BUILD = "jupyter-book build . -n -W --keep-going"
 MODULES = {
     "opencv-python-headless": "cv2",

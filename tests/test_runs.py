@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib import cli, metrics, runs
+from cxrlib import cli, execution, metrics, runs
 from cxrlib.datasets.base import Split, Truth
 from cxrlib.models.lse_lba import LSELBAParameters
 from cxrlib.phantom import dataset as phantom
@@ -201,3 +201,38 @@ def test_collecting_some_metrics_and_findings(split, tmp_path, capsys):
     assert set(some["metric"]) == {"auroc", "pxap"} and set(some["finding"]) == {"macro", "mean"}
     assert cli.main([*command, "--metrics", "auroch"]) == 1
     assert "no metric 'auroch' in these runs; did you mean 'auroc'?" in capsys.readouterr().err
+
+
+def renewed(split: Split, folder, r0: float) -> runs.Run:
+    """A run that may put aside another one in its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(execution.RENEW, "1")
+        return start(split, folder, r0=r0)
+
+
+def test_a_renewed_run_puts_the_old_one_aside_once_it_is_complete(split, tmp_path):
+    first = finish(start(split, tmp_path / "run"), split)
+    key = json.loads((first / "environment.json").read_text())["key"]
+    run = renewed(split, first, r0=6)
+    assert not run.finished and (first / "metrics.json").exists()  # until there is a new one
+    finish(run, split)
+    assert json.loads((first / "params.json").read_text())["r0"] == 6
+    aside = tmp_path / f"run{runs.ASIDE}{key}"
+    assert json.loads((aside / "params.json").read_text())["r0"] == 5
+    assert set(runs.collect(tmp_path)["r0"]) == {6}
+    back = renewed(split, first, r0=5)  # what is wanted again was kept
+    assert back.finished and json.loads((first / "params.json").read_text())["r0"] == 5
+    assert not aside.exists() and set(runs.collect(tmp_path)["r0"]) == {5}
+
+
+def test_a_renewed_run_clears_what_another_left_unfinished_and_nothing_else(split, tmp_path):
+    unfinished = start(split, tmp_path / "run")
+    (unfinished.workspace / "last.ckpt").write_text("of r0 = 5")
+    unfinished._lock.release()
+    run = renewed(split, tmp_path / "run", r0=6)
+    assert run.workspace == unfinished.workspace
+    assert not (run.workspace / "last.ckpt").exists()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"thesis holds other things than a run"):
+        renewed(split, tmp_path / "thesis", r0=6)

@@ -3,10 +3,12 @@
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cxrlib.datasets.base import Split
 from cxrlib.parameters import nearest
+
+if TYPE_CHECKING:
+    from cxrlib.datasets.base import Split
 
 LOADERS = {
     "phantom": "cxrlib.phantom.dataset",
@@ -20,7 +22,7 @@ LOADERS = {
 
 def load(
     name: str, data_dir: str | None, image_size: int, *, seed: int = 0, **options: Any
-) -> Split:
+) -> "Split":
     """The patient-disjoint split of a dataset by name.
 
     Args:
@@ -59,7 +61,7 @@ def load(
     return loader(*places, image_size, seed=seed, **options)
 
 
-def _refuse_unknown(options: dict[str, Any], name: str, loader: Callable[..., Split]) -> None:
+def _refuse_unknown(options: dict[str, Any], name: str, loader: "Callable[..., Split]") -> None:
     takes = inspect.signature(loader).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
         return  # the loader looks at them itself

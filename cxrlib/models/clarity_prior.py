@@ -29,7 +29,7 @@ from cxrlib.models.clarity_presets import CHESTS, PRESETS
 from cxrlib.models.encoders import quiet_import
 from cxrlib.models.lse_lba import standardize
 from cxrlib.phantom.organs import ORGANS, organs_of
-from cxrlib.runs import git_commit
+from cxrlib.provenance import git_commit
 from cxrlib.training import EpochSampler
 from cxrlib.transforms import random_affine, random_exposure
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cxrlib import datasets, metrics, runs, training
+from cxrlib import datasets, metrics, provenance, runs, training
 from cxrlib.datasets.base import CXRDataset, Split
 from cxrlib.datasets.boxed import swap_siblings
 from cxrlib.files import write_csv
@@ -125,7 +125,7 @@ def measure(parameters: HAMParameters, root: Path) -> pd.DataFrame:
     table = pd.DataFrame(score(kept, arms, parameters.seed))
     table.insert(0, "dataset", parameters.dataset)
     table.insert(1, "seed", parameters.seed)
-    table.insert(2, "commit", runs.git_commit())
+    table.insert(2, "commit", provenance.git_commit())
     table.insert(3, "siblings", len(halves[0].train) - len(split.train))
     return table
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cxrlib import runs
 from cxrlib.datasets.base import CXRDataset
 from cxrlib.files import write_csv
 from cxrlib.findings import FINDINGS
@@ -117,7 +118,7 @@ def mean_maps(root: Path) -> pd.DataFrame:
         ValueError: there is no finished run.
     """
     tables = []
-    for path in sorted(root.rglob("metrics.json")):
+    for path in runs.in_runs(root, "metrics.json"):
         params = json.loads((path.parent / "params.json").read_text())
         maps = Predictions.read(path.parent / "predictions.npz").maps  # (N, 14, h, w)
         mean = maps.astype(np.float32).mean((0, 1))

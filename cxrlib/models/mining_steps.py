@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from cxrlib import runs
 from cxrlib.datasets.base import CXRDataset, Truth
 from cxrlib.files import write_csv
 from cxrlib.findings import FINDINGS
@@ -206,7 +207,7 @@ def collect_steps(root: Path, variants: Sequence[str]) -> pd.DataFrame:
         FileNotFoundError: there is none.
     """
     tables = []
-    for path in sorted(root.rglob(TABLE)):
+    for path in runs.in_runs(root, TABLE):
         if not (path.parent / "metrics.json").exists():
             continue
         params, environment = (
