@@ -4,6 +4,10 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--preset", default="smoke", help="of the book's pages; published: quick")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real NIH tables and images, beside the repository; absent from a plain clone."""

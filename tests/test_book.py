@@ -1,7 +1,11 @@
-"""The book builds without a warning, holds every page, and loads nothing from the network."""
+"""The book builds without a warning, holds every page, and loads nothing from the network.
+
+Its pages are executed with preset ``smoke``, unless ``--preset`` says otherwise.
+"""
 
 import os
 import re
+import shutil
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -9,6 +13,7 @@ from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -99,13 +104,33 @@ def remote(address: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A copy of what the book is made of, with the preset set in every notebook that has one."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "cxrlib").symlink_to(ROOT / "cxrlib")  # a page shows a file of the library
+    leave = shutil.ignore_patterns("runs", "_build", ".*", "*.py")
+    for name in ("book", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=leave)
+    for path in (folder / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        for cell in notebook.cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                chosen = f'preset: str = "{request.config.getoption("preset")}"'
+                cell.source = re.sub(r'^preset: str = "\w+"', chosen, cell.source, flags=re.M)
+        nbformat.write(notebook, path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
     """The built book: the folder of its pages."""
     out = tmp_path_factory.mktemp("book")
     # The program of this environment, which "python -m jupyter_book" does not offer.
     program = Path(sysconfig.get_path("scripts")) / "jupyter-book"
     done = subprocess.run(
-        [program, "build", ROOT, "--path-output", out, "-n", "-W", "--keep-going"],
+        [program, "build", source, "--path-output", out, "-n", "-W", "--keep-going"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -114,7 +139,8 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env=os.environ | {"NO_COLOR": "1"},
     )
     reports = "\n".join(path.read_text() for path in out.rglob("reports/**/*.log"))
-    assert done.returncode == 0, f"{reports[-6000:]}\n{done.stdout[-6000:]}"
+    warnings = "\n".join(line for line in done.stdout.splitlines() if "WARNING" in line)
+    assert done.returncode == 0, f"{reports[-6000:]}\n{warnings}\n{done.stdout[-6000:]}"
     return out / "_build" / "html"
 
 

@@ -15,18 +15,20 @@ from cxrlib.datasets.base import Batch, Split
 from cxrlib.inference import loader, predict
 from cxrlib.losses import multilabel_cross_entropy
 from cxrlib.models import create_model
-from cxrlib.models.clarity import DINO, CLARiTy, TokenViT
+from cxrlib.models.clarity import CLARiTy
 from cxrlib.models.clarity_losses import (
     distillation_loss,
     foreground_loss,
     orthogonal_loss,
     suppression_loss,
 )
-from cxrlib.models.clarity_presets import PRESETS, VARIANTS, CLARiTyParameters
+from cxrlib.models.clarity_presets import PRESETS, PRIORS, VARIANTS, CLARiTyParameters
 from cxrlib.models.clarity_teacher import Guided, Teacher, teach
 from cxrlib.models.encoders import load_timm
 from cxrlib.models.segment_cam import AttentionPool, SegmentCAM
+from cxrlib.models.token_vit import DINO, TokenViT
 from cxrlib.phantom import dataset as phantom
+from cxrlib.phantom.organs import ORGANS
 from cxrlib.pooling import lse_pool
 
 TINY = {"width": 32, "depth": 2, "heads": 2, "patch": 8}
@@ -82,7 +84,7 @@ def test_the_published_network_is_vit_small():
 def test_tokens_and_patches_go_through_the_blocks_of_timm():
     """With one class that starts as the image's token, the network is timm's."""
     torch.manual_seed(0)
-    net = TokenViT(1, 32, 2, 2, 8, pretrained=False, fused=True)
+    net = TokenViT(1, 32, 2, 2, 8, stem=False, pretrained=False, fused=True)
     vit = load_timm(
         DINO,
         False,
@@ -387,6 +389,8 @@ def test_a_size_that_cannot_be_divided_is_refused(make, side, message):
         ({"temperature": 0.0}, "temperature = 0.0"),
         ({"heads": 5}, "width = 32, heads = 5"),
         ({"pretrained": True}, "DINO's weights are of the published 384, 12, 6 and 16"),
+        ({"stem": True, "patch": 12}, "patch = 12 with a stem; a power of 2 was expected"),
+        ({"stem": True, "width": 30}, "a multiple of half of it for the width"),
         ({"orthogonall": 1.0}, "did you mean 'orthogonal'"),
     ],
 )
@@ -448,6 +452,8 @@ def test_parameters_of_the_notebook_are_checked():
         parameters(variant="no_teachr")
     with pytest.raises(ValueError, match="no use with dataset = 'phantom'"):
         parameters(masks="there")
+    with pytest.raises(ValueError, match="no use with variant = 'lungs_only'"):
+        parameters(masks="there", dataset="nih", data_dir="here", variant="lungs_only")
 
 
 def test_a_variant_takes_out_what_its_name_says():
@@ -465,6 +471,21 @@ def test_a_variant_takes_out_what_its_name_says():
         gone = [loss for loss, weight in models[name].weights.items() if not weight]
         assert gone == losses, name
     assert models["teacher"].weights["distillation"] == 0.5
+    assert isinstance(models["no_stem"].vit.embed, torch.nn.Conv2d)
+    assert set(PRIORS) <= set(VARIANTS) and all(set(of) < set(ORGANS) for of in PRIORS.values())
+
+
+def test_the_stem_keeps_tokens_and_grid_and_sees_beyond_its_patch():
+    plain, stemmed = tiny().eval(), tiny(stem=True).eval()
+    images = torch.rand(2, 1, 64, 96)
+    for one, other in zip(plain.look(images), stemmed.look(images), strict=True):
+        assert one.shape == other.shape
+    widths = [layer.out_channels for layer in stemmed.vit.embed if hasattr(layer, "out_channels")]
+    assert widths == [8, 16, 32, 32]
+    images.requires_grad_()
+    for model, expected in ((plain, 8), (stemmed, 15)):  # 15: three of 3, strides 1, 2, 4
+        (seen,) = torch.autograd.grad(model.vit.embed(images)[0, :, 3, 3].sum(), images)
+        assert seen[0, 0].any(dim=0).sum() == expected
 
 
 def test_a_teacher_is_asked_once(split, tmp_path, monkeypatch):

@@ -288,22 +288,30 @@ def test_the_chapter_on_clarity_says_what_its_study_found():
     study, small = committed("clarity_ablation.csv"), ["Nodule", "Mass"]
     auroc = by_seed(study, "variant", "auroc", ["mean"], "classification")
     pointing, few = (by_seed(study, "variant", "pointing", of) for of in (["macro"], small))
-    assert auroc.index.tolist() == [0, 1, 2] and len([*auroc]) == 4
+    assert auroc.index.tolist() == [0, 1, 2] and len([*auroc]) == 6
     for values in (auroc, pointing, few):
-        pair = values[["clarity", "no_segment_cam"]]
-        assert differences(pair, "no_segment_cam").loc["clarity", "low"] > 0.05
-    assert few["no_segment_cam"].max() < 0.05
-    for arm in ("no_orthogonal", "no_attention_pooling"):
-        for values in (pointing, few):
+        for arm in ("no_segment_cam", "no_stem"):
+            row = differences(values[["clarity", arm]], arm).loc["clarity"]
+            assert row["low"] > 0.04 and (arm != "no_stem" or row["value"] > 0.08)
+        for arm in ("no_orthogonal", "no_attention_pooling"):
             row = differences(values[["clarity", arm]], arm).loc["clarity"]
             assert row["low"] < 0 < row["high"]
-    assert (auroc["no_attention_pooling"] - auroc["clarity"]).between(0, 0.01).all()
     prior, rare = (
         by_seed(study, "variant", "pointing", of, "location_prior") for of in (["macro"], small)
     )
-    gain = (pointing["clarity"] - prior["clarity"]).sort_values().tolist()
-    assert gain[0] < 0 < gain[1] < 0.01 < gain[2]
+    assert few["no_segment_cam"].max() < 0.05
+    assert (pointing["no_segment_cam"] < prior["no_segment_cam"]).all()
+    assert (pointing[["clarity", "lungs_only"]] > prior[["clarity", "lungs_only"]]).all(axis=None)
     assert (few["clarity"] > rare["clarity"]).all()
+    pair = ["clarity", "lungs_only"]
+    assert differences(pointing[pair], "lungs_only").loc["clarity", "low"] > 0
+    taught = study[study["variant"].isin(pair)]
+    lungs, both = (
+        by_seed(taught, "variant", f"dice, {of}", ["mean"], "anatomy")
+        for of in ("lungs", "lungs and heart")
+    )
+    assert lungs["lungs_only"].min() > 0.85 > 0.8 > lungs["clarity"].max()
+    assert both["clarity"].min() > 0.9 > 0.8 > both["lungs_only"].max()
 
 
 def test_the_chapter_on_clarity_says_what_real_radiographs_gave():
@@ -312,8 +320,7 @@ def test_the_chapter_on_clarity_says_what_real_radiographs_gave():
     halves = numbers.loc[[f"clarity_iou@{T}" for T in (0.1, 0.2, 0.3, 0.4, 0.5)]]
     assert (halves["random"] < halves["localization"]).all()
     assert (halves["localization"] < halves["location_prior"]).all()
-    pointing = numbers.loc["pointing"].round(2)
-    assert (pointing["localization"], pointing["location_prior"]) == (0.26, 0.30)
+    assert numbers.loc["pointing", "localization"] < numbers.loc["pointing", "location_prior"]
     for other in ("lse_lba", "pylon", "attention_mining", "ham"):
         rows = committed(f"{other}_nih_mini.csv").query(
             "metric == 'pointing' and finding == 'macro' and part == 'localization'"

@@ -14,10 +14,10 @@ Only the abstract was at hand, and no code was released: what is the paper's and
 stands in ``cxrlib/literature/fidelity.csv``.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from cxrlib.datasets.base import Batch
@@ -32,19 +32,14 @@ from cxrlib.models.clarity_losses import (
     suppression_loss,
 )
 from cxrlib.models.clarity_teacher import refuse_prior
-from cxrlib.models.encoders import load_timm, refuse_sides
+from cxrlib.models.encoders import refuse_sides
 from cxrlib.models.lse_lba import standardize
-from cxrlib.models.segment_cam import AttentionPool, Readout, SegmentCAM, softmax
+from cxrlib.models.segment_cam import AttentionPool, Readout, SegmentCAM
+from cxrlib.models.token_vit import TokenViT
 from cxrlib.pooling import lse_pool
-
-DINO = "vit_small_patch16_224.dino"
-"""The published size, and its self-supervised weights (Caron et al. 2021, arXiv:2104.14294)."""
 
 R = 1.0
 """Sharpness of the log-sum-exp that pools the cells: their odds are averaged."""
-
-GRID = 14
-"""Positions are learned on a grid of 14 x 14 and interpolated to every other."""
 
 
 class Evidence(NamedTuple):
@@ -80,6 +75,8 @@ class CLARiTy(CXRModule):
         temperature: tau, of the distillation, above 0.
         width, depth, heads, patch: of the ViT: channels of a token, layers, attention heads, side
             of a patch in pixels. ViT-S/16 as published; 192 and 3 heads make ViT-Ti.
+        stem: patches by a few 3 x 3 convolutions instead of one linear map, for networks that
+            learn from little; see :class:`cxrlib.models.token_vit.TokenViT`.
         pretrained: start from DINO's weights, as the paper does; they are downloaded on first use.
         fused: attention by PyTorch's fused kernels, or by its formula; the answer is the same.
         num_classes: number of findings.
@@ -111,6 +108,7 @@ class CLARiTy(CXRModule):
         depth: int = 12,
         heads: int = 6,
         patch: int = 16,
+        stem: bool = False,
         pretrained: bool = False,
         fused: bool = True,
         num_classes: int = len(FINDINGS),
@@ -134,7 +132,9 @@ class CLARiTy(CXRModule):
             "foreground": foreground if segment_cam else 0.0,
             "suppression": suppression,
         }
-        self.vit: TokenViT = TokenViT(num_classes, width, depth, heads, patch, pretrained, fused)
+        self.vit: TokenViT = TokenViT(
+            num_classes, width, depth, heads, patch, stem, pretrained, fused
+        )
         self.read_tokens = Readout(num_classes, width)
         self.attention_pool = AttentionPool(num_classes, width) if attention_pooling else None
         self.segment_cam = SegmentCAM(num_classes, width) if segment_cam else None
@@ -217,83 +217,3 @@ class CLARiTy(CXRModule):
         prior = F.interpolate(batch.prior, size=batch.images.shape[-2:], mode="bilinear")
         images, prior = self.augment(torch.cat([batch.images, prior], dim=1)).split(1, dim=1)
         return batch._replace(images=images, prior=prior)
-
-
-class TokenViT(nn.Module):
-    """A ViT of timm in which a token for each finding takes the place of the one for the image.
-
-    The arguments are those of :class:`CLARiTy`.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        width: int,
-        depth: int,
-        heads: int,
-        patch: int,
-        pretrained: bool,
-        fused: bool,
-    ) -> None:
-        super().__init__()
-        if width % heads:
-            raise ValueError(f"width = {width}, heads = {heads}; a multiple of heads was expected")
-        if pretrained and (width, depth, heads, patch) != (384, 12, 6, 16):
-            raise ValueError(
-                f"width = {width}, depth = {depth}, heads = {heads}, patch = {patch} with "
-                "pretrained=True; DINO's weights are of the published 384, 12, 6 and 16"
-            )
-        sizes = {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": patch}
-        vit = load_timm(DINO, pretrained, in_chans=1, num_classes=0, img_size=GRID * patch, **sizes)
-        self.stride, self.fused = patch, fused
-        self.embed, self.blocks, self.norm = vit.patch_embed.proj, vit.blocks, vit.norm
-        position, positions = vit.pos_embed.detach().split([1, GRID**2], dim=1)  # of token, patches
-        grid = positions.unflatten(1, (GRID, GRID)).permute(0, 3, 1, 2)
-        self.positions = nn.Parameter(grid.contiguous())  # (1, D, 14, 14)
-        # All start where the image's token was, but for noise that tells them apart.
-        start = (vit.cls_token.detach() + position).repeat(1, num_classes, 1)
-        self.tokens = nn.Parameter(start + 0.02 * torch.randn_like(start))  # (1, C, D)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 1, H, W) -> tokens (B, C, D), patches (B, D, h, w), attention (B, C, h, w).
-
-        The attention of the tokens to the patches is the mean over heads and layers, as a share of
-        what they pay to all patches.
-        """
-        x = self.embed(images)  # (B, D, h, w)
-        grid = x.shape[-2:]
-        x = (x + self.at(grid)).flatten(2).transpose(1, 2)  # (B, P, D), P = h w
-        C = self.tokens.shape[1]
-        x = torch.cat([self.tokens.expand(len(x), -1, -1), x], dim=1)  # (B, C + P, D)
-        paid = []
-        for block in self.blocks:
-            x, a = self.layer(block, x)  # a: (B, C, P)
-            paid.append(a)
-        attention = torch.stack(paid).mean(dim=0)
-        attention = attention / attention.sum(dim=-1, keepdim=True)
-        x = self.norm(x)
-        tokens, patches = x.split([C, grid.numel()], dim=1)
-        return tokens, patches.transpose(1, 2).unflatten(-1, grid), attention.unflatten(-1, grid)
-
-    def at(self, grid: torch.Size) -> Tensor:
-        """The positions on another grid: (1, D, h, w)."""
-        if grid == self.positions.shape[-2:]:
-            return self.positions
-        return F.interpolate(self.positions, size=grid, mode="bicubic", antialias=True)
-
-    def layer(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """One layer: (B, C + P, D) -> the same, and what the tokens pay to the patches, (B, C, P).
-
-        A fused kernel gives no weights, so those of the C tokens are computed beside it.
-        """
-        C, attn = self.tokens.shape[1], block.attn
-        qkv = attn.qkv(block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, C + P, D / heads) each
-        if self.fused:
-            y, weights = F.scaled_dot_product_attention(q, k, v), softmax(q[:, :, :C], k)
-        else:
-            weights = softmax(q, k)  # (B, heads, C + P, C + P)
-            y = weights.to(v) @ v
-        x = x + attn.proj(y.transpose(1, 2).flatten(2))
-        x = x + block.mlp(block.norm2(x))
-        return x, weights[:, :, :C, C:].mean(dim=1)
