@@ -220,7 +220,7 @@ def test_a_renewed_run_puts_the_old_one_aside_once_it_is_complete(split, tmp_pat
     aside = tmp_path / f"run{runs.ASIDE}{key}"
     assert json.loads((aside / "params.json").read_text())["r0"] == 5
     assert set(runs.collect(tmp_path)["r0"]) == {6}
-    back = renewed(split, first, r0=5)  # what is wanted again was kept
+    back = renewed(split, first, r0=5.0)  # what is wanted again was kept
     assert back.finished and json.loads((first / "params.json").read_text())["r0"] == 5
     assert not aside.exists() and set(runs.collect(tmp_path)["r0"]) == {5}
 

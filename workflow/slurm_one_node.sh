@@ -29,6 +29,7 @@ SlurmUser=root
 SlurmdUser=root
 ReturnToService=2
 MpiDefault=none
+MinJobAge=3600
 NodeName=$node NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=4000 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 END
@@ -43,8 +44,8 @@ slurmctld
 slurmd
 until sinfo --noheader --format %t | grep -q "idle\|mix\|alloc"; do sleep 1; done
 
-# Without a database of accounts sacct knows nothing; squeue does.
+# Without a database of accounts sacct knows nothing; squeue does, for MinJobAge seconds after a job's end.
 timeout "${LIMIT:-7200}" snakemake --executor slurm --jobs "$(nproc)" \
   --slurm-status-command squeue --slurm-no-account --default-resources slurm_partition=debug mem_mb=1500 runtime=60 \
   --config preset=smoke --quiet rules -- "${@:-r0_sensitivity}" 2>&1 |
-  sed "s#$PWD#.#g; s#\b$node\b#node#g"
+  sed "s#$PWD#.#g; s#\b$node\b#node#g; s#/[^ ]*/bin/##g; /Platform:/d; /User:/d"
