@@ -72,9 +72,9 @@ class PageParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyParameters:
-    """What the ``parameters`` cell of a study holds; a study reads runs and trains nothing."""
+    """What the ``parameters`` cell of a study holds; a study reads tables and trains nothing."""
 
-    table: str | None
+    results: str
 
 
 P = TypeVar("P")

@@ -30,11 +30,11 @@
 # %% [markdown]
 # ## Parameters
 #
-# Another table, of your own runs, is read with `-p table`: `python -m cxrlib.literature.reproduction runs/nih-mini my.csv` writes one from whatever
-# finished runs on ChestX-ray14 it finds.
+# A table of your own runs is read with `-p results`: `python -m cxrlib.literature.reproduction runs/nih-mini /my/tables/reproduction.csv` writes one from
+# whatever finished runs on ChestX-ray14 it finds.
 
 # %% tags=["parameters"]
-table: str = None  # a table of your own; None: results/reproduction.csv
+results: str = "results"  # folder of the tables: this repository's, or an absolute path
 
 # %%
 import pandas as pd
@@ -45,8 +45,8 @@ from cxrlib.findings import FINDINGS
 from cxrlib.literature.reproduction import setups
 from cxrlib.parameters import StudyParameters, read_parameters
 
-own = read_parameters(StudyParameters, globals()).table
-numbers = runs.committed("reproduction.csv") if own is None else pd.read_csv(own)
+params = read_parameters(StudyParameters, globals())
+numbers = runs.committed("reproduction.csv", params.results)
 Markdown(
     f"{len(numbers)} published numbers of {numbers['method'].nunique()} networks; "
     f"{numbers['ours'].notna().sum()} have one of ours beside them."

@@ -16,6 +16,7 @@ import pandas as pd
 
 from cxrlib import literature, runs
 from cxrlib.files import write_csv
+from cxrlib.studies import finished
 
 METRICS = {
     "AUROC": "auroc",
@@ -69,7 +70,7 @@ def reproduction(root: Path) -> pd.DataFrame:
     ['not run']
     """
     tables = []
-    found = _found(root)
+    found = finished(root)
     for setup in setups().to_dict("records"):
         rows = literature.published(str(setup["paper"]))
         rows = rows[rows["method"] == setup["method"]].drop(columns="split")
@@ -90,19 +91,10 @@ def reproduction(root: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _found(root: Path) -> dict[Path, dict[str, Any]]:
-    """Folder -> parameters, with the notebook, of the finished runs on all of ChestX-ray14."""
-    return {
-        path.parent: json.loads((path.parent / "params.json").read_text())
-        | {"notebook": {of.stem for of in path.parent.glob("*.ipynb")}}
-        for path in sorted(root.rglob("metrics.json"))
-    }
-
-
 def _stands_beside(params: dict[str, Any], setup: Mapping[Hashable, Any]) -> bool:
     return (
         params["dataset"] == "nih"
-        and setup["notebook"] in params["notebook"]
+        and params["notebook"] == setup["notebook"]
         and str(params.get(setup["arm"])) == str(setup["value"])
     )
 
