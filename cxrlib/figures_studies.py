@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxrlib.figures import COLOURS, CONTROLS
+from cxrlib.figures import COLOURS, CONTROLS, no_ticks
 from cxrlib.studies import differences, over_seeds
 
 
@@ -149,13 +149,35 @@ def gain_and_cost(scores: pd.DataFrame, cost: pd.DataFrame, score: str, control:
     figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     at = cost["weights"].loc[scores.index]
     axis.plot(at, scores[score], "o", color=COLOURS[0])
+    middle = float(at.median())
     for name, x, y in zip(scores.index, at, scores[score], strict=True):
-        axis.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=8)
+        look: dict[str, Any] = {"fontsize": 8, "ha": "right" if x > middle else "left"}
+        place = (-5 if x > middle else 5, 4)
+        axis.annotate(name, (x, y), place, textcoords="offset points", **look)
     prior = float(scores[control].mean())
     axis.axhline(prior, color="0.4", linestyle="--", linewidth=1, label="location prior")
     axis.set(xscale="log", xlabel="weights", ylabel=score)
     axis.margins(x=0.15)
     axis.legend(frameon=False)
+    return figure
+
+
+def difference(first: np.ndarray, second: np.ndarray, titles: tuple[str, str]) -> Figure:
+    """Two images and what the second has more or less.
+
+    Args:
+        first, second: uint8 (side, side).
+        titles: of the two.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(8.6, 3.1), layout="constrained")
+    change = second.astype(float) - first
+    most = max(float(np.abs(change).max()), 1.0)
+    axes[0].imshow(first, cmap="gray", vmin=0, vmax=255)
+    axes[1].imshow(second, cmap="gray", vmin=0, vmax=255)
+    axes[2].imshow(change, cmap="PuOr", vmin=-most, vmax=most)
+    for axis, title in zip(axes, (*titles, "difference"), strict=True):
+        axis.set_title(title, fontsize=10)
+    no_ticks(axes)
     return figure
 
 

@@ -1,8 +1,8 @@
 """All methods on the same images: what each scores and costs, and how they rank, with intervals.
 
 ``python -m cxrlib.ranks scores.csv ranks.csv --runs runs/study`` reads the finished runs of the
-studies below these folders and writes the two tables of the page on the comparison. A method that is ahead with one seed and on one draw of patients
-may be behind with another; a rank therefore gets an interval over both.
+studies and writes the tables of the page that compares them. A method that is ahead with one seed
+and on one draw of patients may be behind with another; a rank therefore gets an interval over both.
 """
 
 import argparse

@@ -10,6 +10,7 @@ that tell nothing. ``python -m cxrlib.phantom.shortcuts collect <runs> <table>``
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from cxrlib.inference import predict
 from cxrlib.models.lse_lba import LSELBA, PRESETS, LSELBAParameters
 from cxrlib.parameters import settings_of
 from cxrlib.phantom.devices import CONFOUNDERS
+from cxrlib.studies import by_seed, differences, show
 
 CONFOUNDED = tuple(CONFOUNDERS.values())
 """Findings that a device gives away; the other eleven have none."""
@@ -150,6 +152,35 @@ def _rows(scored: dict[str, Any]) -> list[dict[str, Any]]:
 def _numbers(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
     mean = "mean" if "mean" in table else "macro"
     return {mean: table[mean]} | {name: table["per_finding"][name] for name in FINDINGS}
+
+
+def answers(study: pd.DataFrame, others: Sequence[str]) -> pd.DataFrame:
+    """How scores change with the share of telling devices, from none, within seeds.
+
+    Args:
+        study: of :func:`collect`, with a strength of 0.
+        others: findings without a device.
+
+    Returns:
+        a row for each group of findings, score, test and share: change, for people, and sign: 1 or
+        -1 where the 95 % interval over seeds leaves out zero, else 0.
+    """
+    scores = {
+        "AUROC": ("auroc", "classification"),
+        "pointing": ("pointing", "localization"),
+        "continuous Dice": ("continuous_dice", "localization"),
+    }
+    rows = []
+    for group, findings in (("with a device", CONFOUNDED), ("without a device", tuple(others))):
+        for score, (metric, part) in scores.items():
+            for test in TESTS:
+                of_test = study[study["test"] == test]
+                values = by_seed(of_test, "strength", metric, findings, part)
+                for share, change in differences(values, 0).sort_index().iterrows():
+                    place = {"findings": group, "score": score, "test": test, "share": share}
+                    sign = int(change["low"] > 0) - int(change["high"] < 0)
+                    rows.append(place | {"change": show(change), "sign": sign})
+    return pd.DataFrame(rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
