@@ -162,6 +162,34 @@ def gain_and_cost(scores: pd.DataFrame, cost: pd.DataFrame, score: str, control:
     return figure
 
 
+def gains(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) -> Figure:
+    """Scores on real images against the number of phantom images that came before them.
+
+    Args:
+        table: of :func:`cxrlib.phantom.tuning.compared`, the scores themselves.
+        panels: title -> metric and mean.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(2.55 * len(panels), 3.2), layout="constrained", squeeze=False
+    )
+    sizes = sorted(table["phantom_images"].unique())
+    for axis, (title, (metric, mean)) in zip(axes[0], panels.items(), strict=True):
+        rows = table[(table["metric"] == metric) & (table["mean"] == mean)]
+        for stage, colour in zip(("tuned", "phantom only"), COLOURS, strict=False):
+            of = rows[rows["stage"] == stage].sort_values("phantom_images")
+            at = [sizes.index(size) for size in of["phantom_images"]]
+            _intervals(axis, at, of, "value", colour, stage, "o-")
+        prior = rows[rows["stage"] == "location prior"]["value"]
+        if len(prior):
+            axis.axhline(prior.item(), color="0.2", linestyle="--", label="location prior")
+        axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+        axis.set(xlabel="phantom images")
+        axis.set_title(title, fontsize=10)
+        axis.grid(axis="y", color="0.93")
+    _one_legend(figure, axes[0], axes[0][:0])
+    return figure
+
+
 def difference(first: np.ndarray, second: np.ndarray, titles: tuple[str, str]) -> Figure:
     """Two images and what the second has more or less.
 

@@ -19,12 +19,12 @@ from scipy import stats
 
 from cxrlib import datasets, runs
 from cxrlib.checkpoints import best_checkpoint
-from cxrlib.datasets.base import Truth
+from cxrlib.datasets.base import CXRDataset, Truth
 from cxrlib.files import write_csv
 from cxrlib.metrics.bootstrap import interval, mean_over_findings
 from cxrlib.metrics.classification import replicate_classification
 from cxrlib.metrics.estimates import ROWS, estimate
-from cxrlib.metrics.localization import measure
+from cxrlib.metrics.localization import Measured, measure
 from cxrlib.metrics.scorer import MODEL, of_predictions
 from cxrlib.predictions import Predictions
 from cxrlib.progress import track
@@ -139,30 +139,47 @@ def _cost(folder: Path) -> list[dict[str, Any]]:
     return [{"part": "cost", "metric": name, "value": value} for name, value in numbers.items()]
 
 
-def replicates(folder: Path, count: int = 1000) -> dict[str, np.ndarray]:
-    """A run's scores on its test images and on draws of their patients, the same for all runs.
+def drawn_scores(
+    predictions: Predictions, test: CXRDataset, count: int = 1000
+) -> dict[tuple[str, str], np.ndarray]:
+    """A model's scores on test images and on draws of their patients, the same for all models.
 
     Args:
-        folder: of a run on the phantom.
+        predictions: of the test images, with maps.
+        test: N images.
         count: R, how many draws.
 
     Returns:
-        metric of :data:`RANKED` -> float64 (1 + R,), the mean over findings; the first is of the
-        images themselves.
+        metric of :data:`RANKED` and mean (``"mean"``; ``"macro"`` and ``"micro"``) -> float64
+        (1 + R,); the first is of the images themselves.
     """
-    params = json.loads((folder / "params.json").read_text())
-    size, seed = params["image_size"], params["seed"]
-    test = datasets.load("phantom", None, size, seed=seed, **params["phantom"]).test
-    predictions = Predictions.read(folder / "predictions.npz").aligned(test)
-    truth = Truth(test)
+    predictions, truth = predictions.aligned(test), Truth(test)
     maps = of_predictions(predictions, test, test.image_size)
     measured = measure({MODEL: maps}, truth, test.image_size, ["maps"])[MODEL]
-    estimates = estimate(measured, RANKED[1:], count).replicates
     of_labels = replicate_classification(
         predictions.scores, test.labels, test.patient_ids, count, names=("auroc",)
     )[0]
-    of_maps = {name: estimates[name][ROWS.index("macro")] for name in RANKED[1:]}
-    return {"auroc": mean_over_findings(of_labels)} | of_maps
+    return {("auroc", "mean"): mean_over_findings(of_labels)} | drawn_maps(measured, count)
+
+
+def drawn_maps(measured: Measured, count: int = 1000) -> dict[tuple[str, str], np.ndarray]:
+    """The part of :func:`drawn_scores` that is about maps, for any source of maps."""
+    names = RANKED[1:]
+    estimates = estimate(measured, names, count).replicates
+    return {
+        (name, mean): estimates[name][ROWS.index(mean)]
+        for name in names
+        for mean in ("macro", "micro")
+    }
+
+
+def _drawn(folder: Path, count: int) -> dict[str, np.ndarray]:
+    """Macro scores of a run on the phantom and its draws, by metric."""
+    params = json.loads((folder / "params.json").read_text())
+    size, seed = params["image_size"], params["seed"]
+    test = datasets.load("phantom", None, size, seed=seed, **params["phantom"]).test
+    scored = drawn_scores(Predictions.read(folder / "predictions.npz"), test, count)
+    return {metric: of for (metric, mean), of in scored.items() if mean != "micro"}
 
 
 def rank(drawn: np.ndarray, seed: int = 0) -> pd.DataFrame:
@@ -210,7 +227,7 @@ def ranking(arms: Arms, count: int = 1000) -> pd.DataFrame:
     names = list(arms.folders)
     places = [(name, seed) for name in names for seed in arms.seeds]
     drawn = [
-        replicates(arms.folders[name][seed], count)
+        _drawn(arms.folders[name][seed], count)
         for name, seed in track(places, "drawing patients", len(places))
     ]
     tables = []

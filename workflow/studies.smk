@@ -66,3 +66,30 @@ rule shortcuts:
         "results/shortcuts.csv",
     shell:
         "python -m cxrlib.phantom.shortcuts collect runs/study/shortcuts {output}"
+
+
+# With the real images at hand: snakemake ... --config data_dir=<folder> results/sim_to_real.csv
+rule sim_to_real_run:
+    output:
+        "runs/study/sim_to_real/{images}-{seed}/metrics.json",
+    params:
+        folder=lambda wildcards: f"runs/study/sim_to_real/{wildcards.images}-{wildcards.seed}",
+        data_dir=config.get("data_dir"),
+    shell:
+        "rmdir {params.folder} && python -m cxrlib.phantom.tuning run --run-dir {params.folder}"
+        " --phantom {wildcards.images} --seed {wildcards.seed} --data-dir {params.data_dir}"
+
+
+rule sim_to_real:
+    input:
+        expand(
+            "runs/study/sim_to_real/{images}-{seed}/metrics.json",
+            images=[0, 1000, 4000, 8000],
+            seed=range(3),
+        ),
+    output:
+        "results/sim_to_real.csv",
+    params:
+        data_dir=config.get("data_dir"),
+    shell:
+        "python -m cxrlib.phantom.tuning collect runs/study/sim_to_real {output} --data-dir {params.data_dir}"
