@@ -7,7 +7,14 @@ import pytest
 from cxrlib.findings import FINDINGS
 from cxrlib.phantom.devices import CONFOUNDERS
 from cxrlib.phantom.population import render
-from cxrlib.phantom.shortcuts import CONFOUNDED, TESTS, ShortcutParameters, load, main
+from cxrlib.phantom.shortcuts import (
+    CONFOUNDED,
+    TESTS,
+    ShortcutParameters,
+    answers,
+    load,
+    main,
+)
 from cxrlib.studies import by_seed
 
 SMALL = {"image_size": 64, "phantom": {"n_train": 64, "n_val": 16, "n_test": 48, "prevalence": 0.3}}
@@ -63,3 +70,29 @@ def test_runs_are_scored_on_both_tests_and_gathered(tmp_path):
     }
     assert auroc["tied"].loc[0, 0] == auroc["free"].loc[0, 0]
     assert auroc["tied"].loc[0, 1] != auroc["free"].loc[0, 1]
+
+
+def test_a_shortcut_shows_in_the_signs():
+    """A made-up study: with devices pointing falls, and the AUROC only when they stop telling."""
+    draws = np.random.default_rng(0)
+    rows = [
+        (share, seed, test, part, metric, finding, seed + 0.001 * draws.normal() - lost * share)
+        for share in (0.0, 0.5, 1.0)
+        for seed in range(3)
+        for finding in (*CONFOUNDED, "Mass")
+        for test in TESTS
+        for metric, part, lost in (
+            ("auroc", "classification", 0.2 * (test == "free" and finding != "Mass")),
+            ("pointing", "localization", 0.3 * (finding != "Mass")),
+            ("continuous_dice", "localization", -0.1 * (finding != "Mass")),
+        )
+    ]
+    columns = ["strength", "seed", "test", "part", "metric", "finding", "value"]
+    table = answers(pd.DataFrame(rows, columns=columns), ["Mass"])
+    signs = table.set_index(["findings", "score", "test", "share"])["sign"]
+    assert (signs["with a device", "AUROC", "free"] == -1).all()
+    assert (signs["with a device", "pointing"] == -1).all()
+    assert (signs["with a device", "continuous Dice"] == 1).all()
+    change = table.set_index(["findings", "score", "test", "share"])["change"]
+    assert change["with a device", "AUROC", "free", 1.0].startswith("-0.20 [-0.2")
+    assert change["without a device", "pointing", "tied", 1.0][1:5] == "0.00"

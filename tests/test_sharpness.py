@@ -37,13 +37,14 @@ def study(auroc, dice, diffuse, noise=0.001):
 FLAT = [0.8] * 6
 PEAK = [0.2, 0.21, 0.22, 0.25, 0.24, 0.1]
 FALLS = [0.3, 0.3, 0.3, 0.3, 0.25, 0.1]
+RISES = [0.3, 0.3, 0.3, 0.3, 0.35, 0.4]
 
 
 @pytest.mark.parametrize(
     ("means", "noise", "expected"),
     [
         ((FLAT, PEAK, FALLS), 0.001, ["yes", "yes", "yes"]),
-        (([0.7, *FLAT[1:]], PEAK[::-1], FALLS[::-1]), 0.001, ["no", "no", "no"]),
+        (([0.7, *FLAT[1:]], PEAK[::-1], RISES), 0.001, ["no", "no", "no"]),
         ((FLAT, PEAK, FALLS), 0.3, ["not decided"] * 3),
     ],
 )
