@@ -55,9 +55,10 @@ Markdown(
 # %% [markdown]
 # ## What the network may see
 #
-# A patient with a pneumothorax, an edema and an infiltration, drawn without a telling device and with all three; on the right what changed.
+# A patient with a pneumothorax, an edema and an infiltration, drawn with devices at their usual rate and with all three that tell; on the right what changed. Letters and shutters at the rim are drawn anew with the
+# devices; chest and findings stay as they are.
 
-# %% mystnb={"image": {"alt": "Three images: a phantom radiograph without telling devices, the same with a chest tube, portable letters and wires, and the difference of the two, in which only the devices show."}}
+# %% mystnb={"image": {"alt": "Three images: a phantom radiograph with devices at their usual rate, the same patient with a chest tube, letters of a portable film and wires, and the difference of the two, in which devices, letters and shutters show."}}
 import matplotlib.pyplot as plt
 
 from cxrlib import figures_studies
