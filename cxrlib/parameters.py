@@ -70,6 +70,13 @@ class PageParameters:
             raise ValueError(f"seed = {self.seed}; a number of at least 0 was expected")
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudyParameters:
+    """What the ``parameters`` cell of a study holds; a study reads tables and trains nothing."""
+
+    results: str
+
+
 P = TypeVar("P")
 
 

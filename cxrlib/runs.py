@@ -231,7 +231,7 @@ def committed(name: str, folder: str = "results") -> pd.DataFrame:
 
     Args:
         name: of the file, e.g. ``"lse_lba_r0.csv"``.
-        folder: of the repository, ``results`` or ``benchmarks``.
+        folder: of the repository, ``results`` or ``benchmarks``, or the absolute path of another.
 
     Raises:
         FileNotFoundError: the library runs outside a clone of its repository.

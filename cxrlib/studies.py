@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,7 +83,7 @@ def over_seeds(values: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"value": mean, "low": mean - half, "high": mean + half, "n": len(values)})
 
 
-def differences(values: pd.DataFrame, against: str) -> pd.DataFrame:
+def differences(values: pd.DataFrame, against: str | float) -> pd.DataFrame:
     """How much more each arm scores than one of them, seed by seed.
 
     Args:
@@ -162,6 +163,22 @@ def histories(root: Path, parameters: Sequence[str]) -> pd.DataFrame:
     if not tables:
         raise ValueError(f"no finished run below {root}")
     return pd.concat(tables, ignore_index=True)
+
+
+def finished(root: Path) -> dict[Path, dict[str, Any]]:
+    """Folder -> parameters of every finished run below a folder, and ``"notebook"``, its name.
+
+    Args:
+        root: searched at any depth.
+
+    >>> finished(Path("no such folder"))
+    {}
+    """
+    return {
+        path.parent: json.loads((path.parent / "params.json").read_text())
+        | {"notebook": next((of.stem for of in path.parent.glob("*.ipynb")), None)}
+        for path in runs.in_runs(root, "metrics.json")
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -46,12 +46,29 @@ def published(paper: str) -> pd.DataFrame:
     return _of_paper("published_results.csv", paper, lacking)
 
 
+def published_papers() -> list[str]:
+    """Keys of the papers of which :func:`published` has a number.
+
+    >>> "yao2018" in published_papers()
+    True
+    """
+    return sorted(table("published_results.csv")["paper"].unique())
+
+
+def table(name: str) -> pd.DataFrame:
+    """A table of this package, whole.
+
+    >>> table("setups.csv")["paper"].iloc[0]
+    'yao2018'
+    """
+    with resources.as_file(resources.files("cxrlib.literature") / name) as file:
+        return pd.read_csv(file)
+
+
 def _of_paper(name: str, paper: str, lacking: str) -> pd.DataFrame:
     """Rows of a table of this package; ``lacking`` is the complaint where there are none."""
-    path = resources.files("cxrlib.literature") / name
-    with resources.as_file(path) as file:
-        table = pd.read_csv(file)
-    rows = table[table["paper"] == paper]
+    every = table(name)
+    rows = every[every["paper"] == paper]
     if rows.empty:
-        raise ValueError(lacking.format(paper, ", ".join(sorted(table["paper"].unique()))))
+        raise ValueError(lacking.format(paper, ", ".join(sorted(every["paper"].unique()))))
     return rows.drop(columns="paper").reset_index(drop=True)

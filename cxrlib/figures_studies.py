@@ -1,0 +1,246 @@
+"""Charts of the studies: one function, one figure, as in :mod:`cxrlib.figures`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cxrlib.figures import COLOURS, CONTROLS, no_ticks
+from cxrlib.studies import differences, over_seeds
+
+
+def claimed_and_ours(table: pd.DataFrame) -> Figure:
+    """Published numbers across, ours upwards with their intervals, one chart for each metric.
+
+    On the dotted line the two are equal. Beside our localization scores, at the same published
+    number, what the location prior and the random map score on our images.
+
+    Args:
+        table: of :func:`cxrlib.literature.reproduction.reproduction`; what we have no number of is
+            left out.
+    """
+    known = table[table["ours"].notna()]
+    metrics, methods = list(known["metric"].unique()), list(known["method"].unique())
+    colours = dict(zip(methods, COLOURS, strict=False))
+    rows = -(-len(metrics) // 3)
+    figure, grid = plt.subplots(rows, 3, figsize=(8.6, 3.1 * rows), layout="constrained")
+    axes = np.ravel(grid)
+    for axis, metric in zip(axes, metrics, strict=False):
+        of_metric = known[known["metric"] == metric]
+        controls = {"location_prior": ("D", "0.45"), "random": ("s", "0.7")}
+        for control, (marker, grey) in controls.items():
+            label = f"{control.replace('_', ' ')} on our images"
+            if of_metric[control].notna().any():
+                points = of_metric["published"], of_metric[control]
+                axis.plot(*points, marker, color=grey, markersize=3, label=label, zorder=1)
+        for method, rows_of in of_metric.groupby("method"):
+            _intervals(axis, rows_of["published"], rows_of, "ours", colours[method], str(method))
+        _diagonal(axis, of_metric)
+        axis.set(xlabel="published", ylabel="ours")
+        axis.set_title(metric, fontsize=10)
+    _one_legend(figure, axes[: len(metrics)], axes[len(metrics) :])
+    return figure
+
+
+def trends(panels: Mapping[str, Mapping[str, pd.DataFrame]], xlabel: str) -> Figure:
+    """Scores against a parameter: means over seeds with 95 % intervals, seeds as thin lines.
+
+    Args:
+        panels: title of a chart -> name of a line -> values of :func:`cxrlib.studies.by_seed`, a
+            column for each value of the parameter. A control is drawn dashed, without intervals.
+        xlabel: the parameter.
+    """
+    figure, grid = plt.subplots(
+        1, len(panels), figsize=(2.55 * len(panels) + 0.6, 3.2), layout="constrained", squeeze=False
+    )
+    lines = {name for of_panel in panels.values() for name in of_panel}
+    greys = dict(zip(CONTROLS.values(), ("0.2", "0.4", "0.5", "0.65"), strict=True))
+    styles = dict(zip(CONTROLS.values(), ("--", "-.", ":", "-"), strict=True))
+    models = sorted(lines - set(greys), key=[n for p in panels.values() for n in p].index)
+    colours = dict(zip(models, COLOURS, strict=False))
+    for axis, (title, of_panel) in zip(grid[0], panels.items(), strict=True):
+        for name, values in of_panel.items():
+            values = values.sort_index(axis=1)
+            at = np.arange(values.shape[1])
+            if name in greys:
+                look = {"color": greys[name], "linestyle": styles[name], "linewidth": 1.1}
+                axis.plot(at, values.mean(), label=name, **look)
+                continue
+            axis.plot(at, values.T, color=colours[name], alpha=0.25, linewidth=0.8)
+            _intervals(axis, at, over_seeds(values), "value", colours[name], name, "o-")
+        ticks = [f"{value:g}" for value in sorted(values.columns)]
+        axis.set_xticks(np.arange(len(ticks)), ticks)
+        axis.set(xlabel=xlabel)
+        axis.set_title(title, fontsize=10)
+        axis.grid(axis="y", color="0.93")
+    _one_legend(figure, grid[0], grid[0][:0])
+    return figure
+
+
+def change_by_row(values: Mapping[str, pd.DataFrame], against: Any, xlabel: str) -> Figure:
+    """How much each row changes with a parameter: paired differences over seeds as a heat map.
+
+    A star marks a difference whose 95 % interval leaves out zero.
+
+    Args:
+        values: row, such as a finding -> values of :func:`cxrlib.studies.by_seed`.
+        against: the value of the parameter that the others are compared with.
+        xlabel: the parameter.
+    """
+    rows = {name: differences(of_row, against).sort_index() for name, of_row in values.items()}
+    changes = pd.DataFrame({name: of_row["value"] for name, of_row in rows.items()}).T
+    sure = pd.DataFrame({n: (of["low"] > 0) | (of["high"] < 0) for n, of in rows.items()}).T
+    size = (0.85 * changes.shape[1] + 2.6, 0.3 * len(changes) + 1.0)
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    most = float(changes.abs().max().max())
+    image = axis.imshow(changes, cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
+    for (row, column), change in np.ndenumerate(changes.to_numpy()):
+        star = "*" if sure.to_numpy()[row, column] else ""
+        ink = "white" if abs(change) > 0.6 * most else "black"
+        axis.text(
+            column, row, f"{change:+.2f}{star}", ha="center", va="center", color=ink, fontsize=8
+        )
+    axis.set_xticks(range(changes.shape[1]), [f"{value:g}" for value in changes.columns])
+    axis.set_yticks(range(len(changes)), [str(name).replace("_", " ") for name in changes.index])
+    axis.set(xlabel=f"{xlabel}, against {against:g}")
+    figure.colorbar(image, ax=axis, label="difference", shrink=0.8)
+    return figure
+
+
+def ranks(table: pd.DataFrame, methods: Sequence[str], metrics: Mapping[str, str]) -> Figure:
+    """Ranks of methods with their intervals, a chart for each metric.
+
+    Args:
+        table: of :func:`cxrlib.ranks.ranking`.
+        methods: from above.
+        metrics: metric -> title.
+    """
+    size = (2.2 * len(metrics) + 1.6, 0.28 * len(methods) + 1.0)
+    figure, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, layout="constrained")
+    for axis, (metric, title) in zip(np.atleast_1d(axes), metrics.items(), strict=True):
+        rows = table[table["metric"] == metric].set_index("method").loc[list(methods)]
+        for place, row in enumerate(rows.itertuples()):
+            ends = [row.rank_low, row.rank_high]
+            axis.plot(ends, [place, place], color=COLOURS[0], linewidth=3, alpha=0.5)
+            axis.plot(row.rank, place, "o", color=COLOURS[0], markersize=5)
+        axis.set_title(title, fontsize=10)
+        axis.set(
+            xlabel="rank",
+            xlim=(0.5, len(methods) + 0.5),
+            xticks=[1, len(methods) // 2, len(methods)],
+        )
+        axis.grid(axis="x", color="0.92")
+    np.atleast_1d(axes)[0].set_yticks(range(len(methods)), list(methods))
+    np.atleast_1d(axes)[0].invert_yaxis()
+    return figure
+
+
+def gain_and_cost(scores: pd.DataFrame, cost: pd.DataFrame, score: str, control: str) -> Figure:
+    """A score against the number of weights, one named dot for each method.
+
+    Args:
+        scores: methods as rows; the columns ``score`` and ``control`` are drawn.
+        cost: methods as rows, column weights.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    at = cost["weights"].loc[scores.index]
+    axis.plot(at, scores[score], "o", color=COLOURS[0])
+    middle = float(at.median())
+    for name, x, y in zip(scores.index, at, scores[score], strict=True):
+        look: dict[str, Any] = {"fontsize": 8, "ha": "right" if x > middle else "left"}
+        place = (-5 if x > middle else 5, 4)
+        axis.annotate(name, (x, y), place, textcoords="offset points", **look)
+    prior = float(scores[control].mean())
+    axis.axhline(prior, color="0.4", linestyle="--", linewidth=1, label="location prior")
+    axis.set(xscale="log", xlabel="weights", ylabel=score)
+    axis.margins(x=0.15)
+    axis.legend(frameon=False)
+    return figure
+
+
+def gains(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) -> Figure:
+    """Scores on real images against the number of phantom images that came before them.
+
+    Args:
+        table: of :func:`cxrlib.phantom.tuning.compared`, the scores themselves.
+        panels: title -> metric and mean.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(2.55 * len(panels), 3.2), layout="constrained", squeeze=False
+    )
+    sizes = sorted(table["phantom_images"].unique())
+    for axis, (title, (metric, mean)) in zip(axes[0], panels.items(), strict=True):
+        rows = table[(table["metric"] == metric) & (table["mean"] == mean)]
+        for stage, colour in zip(("tuned", "phantom only"), COLOURS, strict=False):
+            of = rows[rows["stage"] == stage].sort_values("phantom_images")
+            at = [sizes.index(size) for size in of["phantom_images"]]
+            _intervals(axis, at, of, "value", colour, stage, "o-")
+        prior = rows[rows["stage"] == "location prior"]["value"]
+        if len(prior):
+            axis.axhline(prior.item(), color="0.2", linestyle="--", label="location prior")
+        axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+        axis.set(xlabel="phantom images")
+        axis.set_title(title, fontsize=10)
+        axis.grid(axis="y", color="0.93")
+    _one_legend(figure, axes[0], axes[0][:0])
+    return figure
+
+
+def difference(first: np.ndarray, second: np.ndarray, titles: tuple[str, str]) -> Figure:
+    """Two images and what the second has more or less.
+
+    Args:
+        first, second: uint8 (side, side).
+        titles: of the two.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(8.6, 3.1), layout="constrained")
+    change = second.astype(float) - first
+    most = max(float(np.abs(change).max()), 1.0)
+    axes[0].imshow(first, cmap="gray", vmin=0, vmax=255)
+    axes[1].imshow(second, cmap="gray", vmin=0, vmax=255)
+    axes[2].imshow(change, cmap="PuOr", vmin=-most, vmax=most)
+    for axis, title in zip(axes, (*titles, "difference"), strict=True):
+        axis.set_title(title, fontsize=10)
+    no_ticks(axes)
+    return figure
+
+
+def _intervals(
+    axis: Axes, x: Any, numbers: pd.DataFrame, column: str, colour: Any, label: str, fmt: str = "o"
+) -> None:
+    """Values of a column at x, with the ends of their intervals, columns low and high."""
+    value = numbers[column].to_numpy(float)
+    ends = np.stack([value - numbers["low"], numbers["high"] - value])
+    axis.errorbar(
+        x, value, ends, fmt=fmt, color=colour, markersize=4, linewidth=1.2, label=label, zorder=2
+    )
+
+
+def _diagonal(axis: Axes, rows: pd.DataFrame) -> None:
+    """Where both are equal; numbers that are no shares have logarithmic axes."""
+    values = rows[["published", "ours", "location_prior", "random"]].to_numpy(float)
+    if np.nanmax(values) > 1:
+        axis.set(xscale="log", yscale="log")
+    ends = [np.nanmin(values), np.nanmax(values)]
+    axis.plot(ends, ends, ":", color="0.4", zorder=0)
+    axis.grid(color="0.93")
+
+
+def _one_legend(figure: Figure, axes: np.ndarray, empty: np.ndarray) -> None:
+    """One legend for all charts, in the place of those that are empty."""
+    entries = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    for axis in empty:
+        axis.set_axis_off()
+    if len(empty):
+        empty[0].legend(entries.values(), entries, loc="center", frameon=False, fontsize=9)
+    else:
+        handles, labels = list(entries.values()), list(entries)
+        figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=3)

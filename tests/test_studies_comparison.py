@@ -1,0 +1,42 @@
+"""The page that compares all methods says what its tables hold."""
+
+from cxrlib.ranks import ARMS, RANKED
+from cxrlib.runs import committed
+
+
+def test_every_method_was_tested_on_the_same_patients():
+    scores = committed("comparison.csv")
+    assert set(scores["method"]) == set(ARMS)
+    assert (scores.groupby("seed")["split_hash"].nunique() == 1).all()
+    assert scores.groupby("method")["seed"].nunique().nunique() == 1
+    hashes = scores.groupby(["seed", "image_size"])["data_hash"].nunique()
+    assert (hashes == 1).all()  # at one size also the same pixels
+
+
+def test_ranks_are_of_the_same_runs():
+    scores, ranks = committed("comparison.csv"), committed("comparison_ranks.csv")
+    assert set(ranks["metric"]) == set(RANKED) and set(ranks["method"]) == set(ARMS)
+    assert (ranks["seeds"] == scores["seed"].nunique()).all()
+    assert (ranks["rank_low"] <= ranks["rank"]).all() and (
+        ranks["rank"] <= ranks["rank_high"]
+    ).all()
+    part = scores["part"].isin(["classification", "localization"])
+    means = scores[part & scores["finding"].isin(["mean", "macro"])]
+    means = means.groupby(["method", "metric"])["value"].mean()
+    for row in ranks.itertuples():
+        assert abs(means[row.method, row.metric] - row.value) < 0.005  # two ways to the same number
+
+
+def test_the_smallest_network_points_best_and_none_is_above_its_ceiling():
+    scores = committed("comparison.csv")
+    cost = scores[scores["metric"] == "weights"].groupby("method")["value"].mean()
+    pointing = scores.query("metric == 'pointing' and finding == 'macro'")
+    means = pointing.groupby(["part", "method"])["value"].mean()
+    assert cost.idxmin() == means["localization"].idxmax()
+    assert (means["localization"] <= means["grid_ceiling"]).all()
+
+
+def test_two_metrics_disagree_about_the_order():
+    """Exercise 3."""
+    order = committed("comparison_ranks.csv").pivot(index="method", columns="metric", values="rank")
+    assert (order["pointing"] - order["auroc"]).abs().max() >= 2
