@@ -12,6 +12,14 @@ from matplotlib.figure import Figure
 from cxrlib.figures import COLOURS, CONTROLS, no_ticks
 from cxrlib.studies import differences, over_seeds
 
+_GREYS = {
+    CONTROLS["location_prior"]: ("0.2", "--"),
+    CONTROLS["centre_prior"]: ("0.4", "-."),
+    CONTROLS["random"]: ("0.5", ":"),
+    CONTROLS["grid_ceiling"]: ("0.65", "-"),
+}
+"""Control -> colour and line."""
+
 
 def claimed_and_ours(table: pd.DataFrame) -> Figure:
     """Published numbers across, ours upwards with their intervals, one chart for each metric.
@@ -58,17 +66,15 @@ def trends(panels: Mapping[str, Mapping[str, pd.DataFrame]], xlabel: str) -> Fig
         1, len(panels), figsize=(2.55 * len(panels) + 0.6, 3.2), layout="constrained", squeeze=False
     )
     lines = {name for of_panel in panels.values() for name in of_panel}
-    greys = dict(zip(CONTROLS.values(), ("0.2", "0.4", "0.5", "0.65"), strict=True))
-    styles = dict(zip(CONTROLS.values(), ("--", "-.", ":", "-"), strict=True))
-    models = sorted(lines - set(greys), key=[n for p in panels.values() for n in p].index)
+    models = sorted(lines - set(_GREYS), key=[n for p in panels.values() for n in p].index)
     colours = dict(zip(models, COLOURS, strict=False))
     for axis, (title, of_panel) in zip(grid[0], panels.items(), strict=True):
         for name, values in of_panel.items():
             values = values.sort_index(axis=1)
             at = np.arange(values.shape[1])
-            if name in greys:
-                look = {"color": greys[name], "linestyle": styles[name], "linewidth": 1.1}
-                axis.plot(at, values.mean(), label=name, **look)
+            if name in _GREYS:
+                grey, style = _GREYS[name]
+                axis.plot(at, values.mean(), color=grey, linestyle=style, linewidth=1.1, label=name)
                 continue
             axis.plot(at, values.T, color=colours[name], alpha=0.25, linewidth=0.8)
             _intervals(axis, at, over_seeds(values), "value", colours[name], name, "o-")
@@ -179,9 +185,9 @@ def gains(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) -> Figure:
             of = rows[rows["stage"] == stage].sort_values("phantom_images")
             at = [sizes.index(size) for size in of["phantom_images"]]
             _intervals(axis, at, of, "value", colour, stage, "o-")
-        prior = rows[rows["stage"] == "location prior"]["value"]
-        if len(prior):
-            axis.axhline(prior.item(), color="0.2", linestyle="--", label="location prior")
+        for control, (grey, style) in _GREYS.items():
+            for value in rows[rows["stage"] == control]["value"]:
+                axis.axhline(value, color=grey, linestyle=style, linewidth=1.1, label=control)
         axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
         axis.set(xlabel="phantom images")
         axis.set_title(title, fontsize=10)

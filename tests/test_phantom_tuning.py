@@ -38,6 +38,10 @@ def test_runs_are_compared_with_scratch_and_prior(study, release, tmp_path):
         prior = rows[0, "location prior", "", metric, "micro"]
         against = rows[24, "tuned", "location prior", metric, "micro"]
         assert against == pytest.approx(ours - prior, abs=1e-5)
+    ceiling, noise = (
+        rows[0, name, "", "pointing", "micro"] for name in ("grid ceiling", "random map")
+    )
+    assert ceiling > noise
     assert (0, "tuned", "scratch", "pointing", "micro") not in rows.index
 
 

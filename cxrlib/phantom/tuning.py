@@ -21,6 +21,7 @@ import torch
 
 from cxrlib import datasets, metrics, runs, training
 from cxrlib.datasets.base import CXRDataset, Split, Truth
+from cxrlib.figures import CONTROLS
 from cxrlib.files import digest, write_atomic, write_csv
 from cxrlib.inference import predict
 from cxrlib.metrics.bootstrap import interval
@@ -38,6 +39,8 @@ STAGES = {"tuned": "predictions.npz", "phantom only": "predictions_untuned.npz"}
 """Stage -> file of its predictions in a run folder; the second only where there was a phantom."""
 
 Drawn = dict[tuple[str, str], np.ndarray]
+
+_SHOWN = {name: CONTROLS[name] for name in ("location_prior", "random", "grid_ceiling")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +109,10 @@ def compared(root: Path, test: CXRDataset, count: int = 1000) -> pd.DataFrame:
         count: of draws.
 
     Returns:
-        a row for each phantom_images, stage, against (empty: the score itself; ``"scratch"``;
-        ``"location prior"``), metric and mean: value, low and high (95 % over patients, of the mean
-        over seeds), seeds. Differences are drawn with the same patients and are of common seeds.
+        a row for each phantom_images, stage (of :data:`STAGES`, or a control), against (empty: the
+        score itself; ``"scratch"``; ``"location prior"``), metric and mean: value, low and high
+        (95 % over patients, of the mean over seeds), seeds. Differences are drawn with the same
+        patients and are of common seeds.
 
     Raises:
         ValueError: there is no run without a phantom to compare with.
@@ -119,11 +123,13 @@ def compared(root: Path, test: CXRDataset, count: int = 1000) -> pd.DataFrame:
             if (folder / name).exists():
                 of_stage = scored.setdefault((params["phantom_images"], stage), {})
                 predictions = Predictions.read(folder / name)
+                grid = predictions.maps.shape[-1]
                 of_stage[params["seed"]] = drawn_scores(predictions, test, count)
     scratch = scored.get((0, "tuned"))
     if scratch is None:
         raise ValueError(f"no finished run with phantom_images = 0 below {root}")
-    prior = _prior(test, count)
+    without_model = _controls(test, grid, count)
+    prior = without_model["location prior"]
     rows = []
     for (phantom_images, stage), of_seed in sorted(scored.items()):
         place = {"phantom_images": phantom_images, "stage": stage}
@@ -135,14 +141,17 @@ def compared(root: Path, test: CXRDataset, count: int = 1000) -> pd.DataFrame:
         if phantom_images:
             gains = [_less(of_seed[seed], scratch[seed]) for seed in both]
             rows += _rows(place | {"against": "scratch"}, gains)
-    rows += _rows({"phantom_images": 0, "stage": "location prior", "against": ""}, [prior])
+    for name, drawn in without_model.items():
+        rows += _rows({"phantom_images": 0, "stage": name, "against": ""}, [drawn])
     return pd.DataFrame(rows)
 
 
-def _prior(test: CXRDataset, count: int) -> Drawn:
-    truth = Truth(test)
-    maps = {"prior": controls(truth, 1, test.image_size)["location_prior"]}
-    return drawn_maps(measure(maps, truth, test.image_size, ["maps"])["prior"], count)
+def _controls(test: CXRDataset, grid: int, count: int) -> dict[str, Drawn]:
+    """What maps without a model score, by name."""
+    truth, size = Truth(test), test.image_size
+    sources = {name: of for name, of in controls(truth, grid, size).items() if name in _SHOWN}
+    measured = measure(sources, truth, size, ["maps"])
+    return {_SHOWN[name]: drawn_maps(of, count) for name, of in measured.items()}
 
 
 def _less(first: Drawn, second: Drawn) -> Drawn:
