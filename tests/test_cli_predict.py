@@ -10,7 +10,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from torch import nn
 
-from cxrlib import cli, harvest, readings, weights
+from cxrlib import cli, harvest, readings, runs, weights
 from cxrlib.datasets.folder import sample as sample_of
 from cxrlib.findings import FINDINGS
 from cxrlib.models.base import Output
@@ -294,3 +294,10 @@ def test_the_help_names_every_model(capsys):
     told = " ".join(capsys.readouterr().out.split())
     assert all(name in told for name in weights.SHIPPED)
     assert "not a medical device" in told
+
+
+def test_the_measured_latency_meets_its_bars():
+    table = runs.committed("predict_latency.csv", "benchmarks").set_index("quantity")["value"]
+    images = table[[name for name in table.index if "image" in name]]
+    assert len(images) == 6 and images.max() < 1  # the page says: a fraction of a second
+    assert table["cxrlib --help"] < 1 and table["import cxrlib"] < 0.3
