@@ -27,7 +27,7 @@ PROTOCOLS = ("pointing", "continuous_dice")
 REAL_FRAME = 256
 PRESETS: dict[str, dict[str, int]] = {
     "smoke": {"n_train": 14, "n_val": 14, "n_test": 40, "replicates": 50},
-    "quick": {"n_train": 14, "n_val": 14, "n_test": 240, "replicates": 1000},
+    "quick": {"n_train": 14, "n_val": 14, "n_test": 160, "replicates": 1000},
 }
 """Of the page: images to draw, of which only the test part is looked at, and of the bootstrap."""
 
