@@ -206,3 +206,12 @@ def test_clarity_is_taught_and_segmented_on_real_radiographs(tmp_path, shared):
     answers = next(tmp_path.rglob("teacher/predictions.npz"))
     history = json.loads((answers.parents[1] / "history.json").read_text())
     assert {"loss_distillation", "loss_foreground"} <= set(history[0])
+
+
+def test_the_shipped_models_are_shown_side_by_side(tmp_path):
+    done = papermill(tmp_path, ("preset", "smoke"), notebook="pretrained")
+    assert done.returncode == 0, done.stderr
+    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
+    figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
+    assert len(figures) == 4
+    assert [*tmp_path.iterdir()] == [tmp_path / "out.ipynb"]  # nothing is trained

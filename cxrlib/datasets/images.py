@@ -20,13 +20,14 @@ from PIL import Image, UnidentifiedImageError
 
 from cxrlib.datasets import dicom
 from cxrlib.datasets.base import Original
+from cxrlib.datasets.square import square
 from cxrlib.progress import track
 
 MIN_SIDE, MAX_SIDE, MAX_AREA = 16, 19_999, 89_478_485
 """Limits of the sides (pixels) and of their product."""
 
 _FOLDERS = ("images", "images_[0-9][0-9][0-9]", "images_[0-9][0-9][0-9]/images")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 _ENDS = {b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
 _CHUNK = 256  # files a thread checks at a time: 112,120 images make 438 tasks, not 112,120
 _FLAWS = (
@@ -68,7 +69,7 @@ def find_images(data_dir: Path | str, folders: Sequence[str] = _FOLDERS) -> dict
     paths: dict[str, str] = {}
     for entry in chain.from_iterable(map(os.scandir, filter(Path.is_dir, places))):
         stem, suffix = os.path.splitext(entry.name)
-        if suffix.lower() in _SUFFIXES and not stem.startswith("."):
+        if suffix.lower() in SUFFIXES and not stem.startswith("."):
             if stem in paths:
                 raise ValueError(f"{paths[stem]} and {entry.path} are one image; delete one")
             paths[stem] = entry.path
@@ -94,7 +95,7 @@ def verify(image_ids: Sequence[str] | np.ndarray, paths: Mapping[str, str], mend
     files = [paths.get(image_id) for image_id in image_ids]
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
     with ThreadPoolExecutor(8) as pool:
-        results = chain.from_iterable(pool.map(lambda chunk: [*map(_inspect, chunk)], chunks))
+        results = chain.from_iterable(pool.map(lambda chunk: [*map(inspect, chunk)], chunks))
         found = [*track(results, "checking image files", total=len(files))]
     bad = [
         f"{path or image_id} {flaw}"
@@ -194,9 +195,7 @@ def read_pixels(
             f"{path} is {width} x {height} px, but the official images are square and "
             f"their boxes lie in a square frame; {mend}, or resize it uncropped"
         )
-    square = Image.new("L", (max(grey.shape),) * 2)
-    square.paste(Image.fromarray(grey), ((square.width - width) // 2, (square.width - height) // 2))
-    return np.asarray(square.resize((image_size, image_size), Image.Resampling.BILINEAR))
+    return square(grey, image_size)
 
 
 @dataclass(frozen=True)
@@ -268,7 +267,7 @@ def _grey(image: Image.Image) -> np.ndarray:
     return np.rint(values * (255 / (2**bits - 1))).astype(np.uint8)
 
 
-def _inspect(path: str | None) -> tuple[int, int, str]:
+def inspect(path: str | None) -> tuple[int, int, str]:
     """Size of a file in bytes, when it was changed, and what is wrong with it, if anything."""
     if path is None:
         return 0, 0, "has no PNG, JPEG or DICOM file"

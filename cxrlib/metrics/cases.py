@@ -134,13 +134,26 @@ def _picture(pixels: np.ndarray, S: np.ndarray) -> bytes:
     """PNG of a radiograph, uint8 (H, H), coloured where the map (h, h) is high."""
     side = min(len(pixels), SIDE)
     grey = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
-    heat = rescale(upsample(S, side))
-    colour = cv2.applyColorMap(to_bytes(heat), cv2.COLORMAP_MAGMA)  # (side, side, 3), BGR
-    weight = _OPACITY * heat[..., None]
-    mixed = (1 - weight) * grey[..., None] + weight * colour
     # Level 9: a page holds two dozen of them, and they are written once.
-    done, png = cv2.imencode(
-        ".png", mixed.round().astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 9]
-    )
+    done, png = cv2.imencode(".png", coloured(grey, S), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     assert done
     return png.tobytes()
+
+
+def coloured(grey: np.ndarray, S: np.ndarray) -> np.ndarray:
+    """A radiograph under a map, from the map's minimum to its maximum.
+
+    Args:
+        grey: uint8 (H, H).
+        S: (h, h).
+
+    Returns:
+        uint8 (H, H, 3), blue first: grey where the map is lowest, magma where it is high.
+
+    >>> coloured(np.full((4, 4), 90, np.uint8), np.eye(2))[0, 3].tolist()
+    [90, 90, 90]
+    """
+    heat = rescale(upsample(S, len(grey)))
+    colour = cv2.applyColorMap(to_bytes(heat), cv2.COLORMAP_MAGMA)  # (H, H, 3), BGR
+    weight = _OPACITY * heat[..., None]
+    return ((1 - weight) * grey[..., None] + weight * colour).round().astype(np.uint8)

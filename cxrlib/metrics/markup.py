@@ -58,6 +58,8 @@ figure { margin: 0; }
 .view .box { stroke: #00e5ff; stroke-width: .7; }
 .view .cross { stroke: #fff; stroke-width: .7; }
 figcaption { font-size: 12px; line-height: 1.4; margin-top: .35rem; overflow-wrap: anywhere; }
+img.strip { max-width: 100%; height: auto; }
+.notice { border-left: 4px solid var(--prior); padding-left: .8rem; }
 details { margin: 1rem 0; }
 summary { cursor: pointer; }
 """

@@ -75,7 +75,7 @@ class TokenViT(nn.Module):
         grid = x.shape[-2:]
         x = (x + self.at(grid)).flatten(2).transpose(1, 2)  # (B, P, D), P = h w
         C = self.tokens.shape[1]
-        x = torch.cat([self.tokens.expand(len(x), -1, -1), x], dim=1)  # (B, C + P, D)
+        x = torch.cat([self.tokens.expand(x.shape[0], -1, -1), x], dim=1)  # (B, C + P, D)
         paid = []
         for block in self.blocks:
             x, a = self.layer(block, x)  # a: (B, C, P)
