@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import cxrlib
 from cxrlib import runs, weights
@@ -149,10 +150,14 @@ def test_a_changed_run_has_another_hash(run, tmp_path):
 
 
 def test_what_half_precision_cannot_hold_is_refused(tmp_path):
-    model = create_model("lse_lba", **TINY)
-    torch.nn.init.constant_(model.network.head.weight, 1e6)
-    with pytest.raises(ValueError, match=r"network\.head\.weight has values that half precision"):
-        write_weights(model, {}, tmp_path / "a.safetensors")
+    large = torch.nn.Linear(16, 16)
+    torch.nn.init.constant_(large.weight, 1e6)
+    with pytest.raises(ValueError, match="weight has values that half precision"):
+        write_weights(large, {}, tmp_path / "a.safetensors")
+    few = torch.nn.Linear(15, 17)  # 255 numbers stay as they are
+    torch.nn.init.constant_(few.weight, 1e6)
+    write_weights(few, {}, tmp_path / "b.safetensors")
+    assert load_file(tmp_path / "b.safetensors")["weight"].max() == 1e6
     with pytest.raises(ValueError, match="of 8,000,000; ship a smaller one"):
         write_weights(torch.nn.Linear(4_000, 1_001), {}, tmp_path / "a.safetensors")
     assert [*tmp_path.iterdir()] == []
@@ -229,7 +234,7 @@ def test_shipped_models_are_scored_beside_their_controls(split):
     answers = {"made": Predictions.from_arrays(dataset.image_ids, scores, **perfect)}
     table = scoring.score(answers, dataset, SIDE, replicates=10)
     macro = table.query("protocol == 'pointing' and finding == 'macro'").set_index("source")
-    assert macro["value"]["model"] == 1
+    assert 0.99 < macro["value"]["model"] <= 1  # a mask's rim may lie just outside its box
     assert macro["value"]["random"] < 0.5 < macro["value"]["grid_ceiling"]
     expected = evaluate(answers["made"], dataset, replicates=10)
     assert macro["value"]["location_prior"] == pytest.approx(

@@ -21,6 +21,10 @@ from cxrlib.weights.card import card
 MOST = 8_000_000
 """Bytes that a shipped file may have."""
 
+FEW = 256
+"""Tensors of fewer numbers stay in full precision: a first convolution's cost no room, and what is
+rounded there grows in all layers after it."""
+
 
 def ship(run: Path, folder: Path | None = None) -> Path:
     """Write the weights and the card of a finished run's model.
@@ -57,7 +61,8 @@ def write_weights(model: nn.Module, about: Mapping[str, Any], path: Path) -> Non
     """Write a model in half precision, with what is known of it in the header.
 
     Args:
-        model: its integers, such as counts of batches, are kept as they are.
+        model: its integers, such as counts of batches, and tensors of fewer than :data:`FEW`
+            numbers are kept as they are.
         about: what :func:`cxrlib.weights.describe` tells; any values JSON can hold.
         path: of the file, whole or absent.
 
@@ -65,7 +70,9 @@ def write_weights(model: nn.Module, about: Mapping[str, Any], path: Path) -> Non
         ValueError: a weight is too large for half precision, or the file for :data:`MOST`.
     """
     state = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
+        name: (
+            value.half() if value.is_floating_point() and value.numel() >= FEW else value
+        ).contiguous()
         for name, value in model.state_dict().items()
     }
     for name, value in state.items():
