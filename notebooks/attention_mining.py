@@ -297,8 +297,8 @@ rows.pivot(index=["metric", "part"], columns="step", values="number")
 #
 # Four arms, three seeds each, with this page's preset `quick`: a seed draws the phantom, the weights and the order of training, and arms are
 # compared within a seed. **CAM** reads the coarsest features, **+ MSA** all of them, **+ AM** mines without preservation ($\lambda = 0$), **+ AM + KP** is the
-# method. Both mine from the same base network, that of + MSA. The runs are kept in `results/attention_mining_variants.csv`; `snakemake --snakefile
-# workflow/Snakefile --cores 1 results/attention_mining_variants.csv` computes them again.
+# method. Both mine from the same base network, that of + MSA. The runs are kept in `results/attention_mining_variants.csv`; `snakemake --cores 2
+# attention_mining` computes them again.
 
 # %% mystnb={"image": {"alt": "Three dot plots over the four arms with 95 % intervals over seeds: mean AUROC, pointing and continuous Dice, the last two with the location prior and the grid ceiling of each arm."}}
 import pandas as pd

@@ -352,7 +352,7 @@ plt.show()
 # orthogonality loss the tokens may share; without attention pooling one readout less votes. Two arms ask about our own choices: one has a linear map for a stem, one a prior of the
 # lungs without the heart. Three seeds each: a seed draws the phantom, the
 # weights and the order of training, and arms are compared within a seed. The runs are kept in `results/clarity_ablation.csv`;
-# `snakemake --snakefile workflow/Snakefile --cores 1 results/clarity_ablation.csv` computes them again.
+# `snakemake --cores 2 clarity` computes them again.
 
 # %% mystnb={"image": {"alt": "Three dot plots over the method and five ablations with 95 % intervals over seeds: mean AUROC, pointing at all findings, pointing at nodules and masses, with location prior and grid ceiling."}}
 from cxrlib import studies

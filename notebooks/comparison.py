@@ -21,7 +21,7 @@
 #
 # A table of five published numbers cannot say, because each comes with its own split, image size, threshold and count of false boxes ({doc}`reproduction`). Here every method, and the baseline it is built
 # on, is trained by preset `quick` of its own page on the same populations of the phantom, and every map is scored by the same code. This page trains nothing; it reads those runs.
-# `snakemake --snakefile workflow/Snakefile --cores 2 studies` computes the tables again.
+# `snakemake --cores 2 comparison` computes the tables again.
 #
 # *Reading time 10 minutes, running time seconds. You need {doc}`metrics` and the pages of the methods.*
 

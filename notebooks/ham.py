@@ -327,7 +327,7 @@ folder = run.finish(results, seconds, predictions)
 #
 # This page's run without the constraints, and with a hundred times their released weight, over three seeds; a seed draws
 # the phantom, the weights and the order of training, and arms are compared within a seed. The runs are kept in `results/ham_ordinal.csv` and their
-# epochs in `results/ham_history.csv`; `snakemake --snakefile workflow/Snakefile --cores 1 results/ham_ordinal.csv` computes them again.
+# epochs in `results/ham_history.csv`; `snakemake --cores 2 ham` computes them again.
 
 # %% mystnb={"image": {"alt": "Line chart of the class maps' mass outside the abnormality on validation images by epoch: thin lines for single runs, thick ones for the mean of each weight of the constraints."}}
 histories = runs.committed("ham_history.csv")

@@ -284,7 +284,7 @@ plt.show()
 # ## What $r_0$ does
 #
 # The same training for several $r_0$, with preset `quick`. These runs are kept in `results/lse_lba_r0.csv`;
-# `snakemake --snakefile workflow/Snakefile --cores 1` computes them again.
+# `snakemake --cores 2 lse_lba` computes them again.
 
 # %% mystnb={"image": {"alt": "Three line charts against r0 with 95 % intervals: mean AUROC, macro pointing and macro continuous Dice, the last two beside the location prior."}}
 from cxrlib import literature

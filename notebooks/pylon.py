@@ -276,8 +276,8 @@ folder = run.finish(results, seconds, predictions)
 # ## The culprits, tried
 #
 # Five networks, five seeds each, with this page's preset `quick`: a seed draws the phantom, the weights and the order of training,
-# and arms are compared within a seed. The runs are kept in `results/pylon_variants.csv`; `snakemake --snakefile
-# workflow/Snakefile --cores 1 results/pylon_variants.csv` computes them again.
+# and arms are compared within a seed. The runs are kept in `results/pylon_variants.csv`; `snakemake --cores 2 pylon`
+# computes them again.
 
 # %% mystnb={"image": {"alt": "Three dot plots over the networks with 95 % intervals over seeds: mean AUROC, pointing at all findings, pointing at nodules and masses, with the location prior and the grid ceiling of each network."}}
 from cxrlib import studies

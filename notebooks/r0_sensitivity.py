@@ -26,7 +26,7 @@
 # They give no numbers, and {doc}`lse_lba` shows one seed. Does each claim hold here, over five seeds, each of which draws its own patients, weights and order of training?
 #
 # This page trains nothing. It reads runs of {doc}`lse_lba` with preset `quick` for six $r_0$, all on the same five populations of the phantom, so that two $r_0$ are compared
-# *within* a seed. `snakemake --snakefile workflow/Snakefile --cores 2 studies` computes the runs and the tables again.
+# *within* a seed. `snakemake --cores 2 r0_sensitivity` computes the runs and the tables again.
 #
 # *Reading time 10 minutes, running time seconds. You need {doc}`lse_lba`.*
 

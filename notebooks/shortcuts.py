@@ -31,7 +31,7 @@
 # The other eleven findings have no device; they are the control within every run. Each network, LSE-LBA with preset `quick` of {doc}`lse_lba`, is trained once and tested twice, on the *same patients with the same
 # findings*: with devices **as in training**, as a test set from the same hospital would have them, and with devices that **tell nothing**, as in another hospital.
 #
-# This page trains nothing. `snakemake --snakefile workflow/Snakefile --cores 2 studies` computes its table, `results/shortcuts.csv`, again.
+# This page trains nothing. `snakemake --cores 2 shortcuts` computes its table, `results/shortcuts.csv`, again.
 #
 # *Reading time 10 minutes, running time seconds. You need {doc}`phantom` and {doc}`lse_lba`.*
 
