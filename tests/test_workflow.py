@@ -209,7 +209,7 @@ def test_a_grid_becomes_the_commands_that_made_the_results(plan):
         "cxrlib collect runs/study/lse_lba/r0-5 results/lse_lba_protocols.csv --findings macro",
         f"python -m cxrlib.models.mining_steps {place} results/attention_mining_steps.csv am am_kp",
         "python -m cxrlib.studies runs/study/ham results/ham_history.csv --by ordinal seed",
-        "cxrlib collect runs/study/r0_sensitivity results/r0_sensitivity.csv >",
+        "cxrlib collect runs/study/r0_sensitivity results/r0_sensitivity.csv --metrics auroc",
         "jupyter-book build . -n -W --keep-going >",
     ):
         assert any(command.startswith(start) for command in commands), start

@@ -64,9 +64,8 @@ def _predict(options: argparse.Namespace) -> None:
     good = [path for path in flaws if path not in bad]
     answers = chain(bad.items(), readings.read(described, good))
     made = folder.write(options.out, described, answers, shown)
-    print(
-        f"{folder.notice(described)}\n{len(made['images'])} images: {options.out / 'report.html'}"
-    )
+    report = options.out / "report.html"
+    print(f"{folder.notice(described)}\nimages read: {len(made['images'])}; see {report}")
     if failed := [f"{entry['file']} {entry['reason']}" for entry in made["failed"]]:
         more = f"; and {len(failed) - SEVERAL} more" if len(failed) > SEVERAL else ""
         raise RuntimeError(

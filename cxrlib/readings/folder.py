@@ -183,7 +183,7 @@ def html(made: Mapping[str, Any], figures: Sequence[str]) -> str:
     """
     about, images, failed = made["model"], made["images"], made["failed"]
     method = SHIPPED.get(about["method"], about["method"])
-    title = f"{len(images):,} images read by {method}"
+    title = f"{len(images):,} {'image' if len(images) == 1 else 'images'} read by {method}"
     facts = {
         "model": f"{method}, run {about['run']}, commit {about['commit']}",
         "trained on": f"{about['images']['train']:,} images of {about['dataset']}, "
