@@ -127,7 +127,7 @@ Markdown(
 #
 # - **No number of {cite:t}`cai2018` and of {cite:t}`ouyang2021`.** We could not read their tables, and numbers from memory or from a quotation without
 #   a source stay out.
-# - **LSE-LBA's Dice.** The summaries describe it without numbers; {doc}`lse_lba` tries what they describe.
+# - **LSE-LBA's Dice.** The summaries describe it without numbers; {doc}`r0_sensitivity` tries what they describe.
 # - **The sampling error of the published numbers.** Papers print none. A share of 79 nodules is uncertain by up to ± 0.11, also theirs.
 # - **What a full training would give.** `-p dataset nih -p preset paper` is that experiment; it needs the 112,120 images and a graphics card.
 #
