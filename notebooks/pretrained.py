@@ -135,8 +135,8 @@ plt.show()
 #
 # ## The same models on real radiographs
 #
-# The 601 official boxes of `nih-mini`, 529 images of ChestX-ray14, were shown to the same five files. No real image took part in their
-# training. `python -m cxrlib.weights.scoring --data-dir <folder> --csv results/pretrained_nih_mini.csv` makes the table.
+# The same five files were asked about 529 images of ChestX-ray14 with 601 official boxes, the sample of the other chapters. No real image took part
+# in their training. `python -m cxrlib.weights.scoring --data-dir <folder> --csv results/pretrained_nih_mini.csv` makes the table.
 
 # %% mystnb={"image": {"alt": "Chart of the pointing score of each of the five models on real radiographs as a dot with its interval, beside the location prior, the random map and the grid ceiling."}}
 from cxrlib import runs

@@ -215,6 +215,12 @@ def test_a_grid_becomes_the_commands_that_made_the_results(plan):
         assert any(command.startswith(start) for command in commands), start
 
 
+def test_the_page_shows_a_grid_as_it_is():
+    page = (ROOT / "book" / "scaling.md").read_text()
+    shown = re.search(r"```yaml\n(.*?)```", page, re.S)[1]
+    assert yaml.safe_load(shown) == yaml.safe_load((GRIDS / "r0_sensitivity.yaml").read_text())
+
+
 def test_what_a_run_depends_on():
     """Its own paper, the phantom and the scores; not other papers, charts or commands."""
     spec = importlib.util.spec_from_file_location("sources", ROOT / "workflow" / "sources.py")
