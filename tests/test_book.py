@@ -31,6 +31,7 @@ SPHINX_KEYS = {
     "include_patterns",
     "mathjax_path",
     "nb_ipywidgets_js",
+    "nb_render_markdown_format",
 }
 ALLOWED = {
     "title": None,
@@ -199,6 +200,11 @@ def test_formulas_come_with_the_book(html: Path, pages: dict[str, Page]):
     static = html / "_static" / "mathjax"
     assert len(list(static.glob("output/chtml/fonts/woff-v2/*.woff"))) == 23
     assert (static / "LICENSE").exists()
+
+
+def test_a_sentence_that_a_cell_writes_has_its_formulas(pages: dict[str, Page]):
+    for name, page in pages.items():
+        assert re.findall(r"<p>[^<]*\$\S[^$<]*\$", page.text) == [], name
 
 
 def test_no_page_shows_a_traceback(pages: dict[str, Page]):
