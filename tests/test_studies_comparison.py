@@ -2,6 +2,7 @@
 
 from cxrlib.ranks import ARMS, RANKED
 from cxrlib.runs import committed
+from cxrlib.studies import by_seed
 
 
 def test_every_method_was_tested_on_the_same_patients():
@@ -40,3 +41,16 @@ def test_two_metrics_disagree_about_the_order():
     """Exercise 3."""
     order = committed("comparison_ranks.csv").pivot(index="method", columns="metric", values="rank")
     assert (order["pointing"] - order["auroc"]).abs().max() >= 2
+
+
+def test_two_processes_differ_from_one_by_less_than_seeds_do():
+    two, one = committed("several_devices.csv"), committed("r0_sensitivity.csv").query("r0 == 5")
+    assert set(two["split_hash"]) < set(one["split_hash"]) and set(two["processes"]) == {2}
+    for place in (
+        ("auroc", ["mean"], "classification"),
+        ("pointing", ["macro"], "localization"),
+        ("continuous_dice", ["macro"], "localization"),
+    ):
+        ours, theirs = (by_seed(of, "r0", *place)[5] for of in (two, one))
+        assert len(ours) == 3 and len(theirs) == 5
+        assert abs((ours - theirs).mean()) < theirs.std()
