@@ -115,7 +115,7 @@ def collect(root: Path) -> pd.DataFrame:
         ValueError: there is no finished run.
     """
     tables: list[pd.DataFrame] = []
-    for path in sorted(root.rglob("metrics.json")):
+    for path in runs.in_runs(root, "metrics.json"):
         params, environment, document = (
             json.loads((path.parent / f"{name}.json").read_text())
             for name in ("params", "environment", "metrics")
