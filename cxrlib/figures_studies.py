@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxrlib.figures import COLOURS, CONTROLS
+from cxrlib.figures import COLOURS, CONTROLS, no_ticks
 from cxrlib.studies import differences, over_seeds
 
 _GREYS = {
@@ -155,12 +155,63 @@ def gain_and_cost(scores: pd.DataFrame, cost: pd.DataFrame, score: str, control:
     figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     at = cost["weights"].loc[scores.index]
     axis.plot(at, scores[score], "o", color=COLOURS[0])
+    middle = float(at.median())
     for name, x, y in zip(scores.index, at, scores[score], strict=True):
-        axis.annotate(name, (x, y), (6, -3), textcoords="offset points", fontsize=8)
+        look: dict[str, Any] = {"fontsize": 8, "ha": "right" if x > middle else "left"}
+        place = (-5 if x > middle else 5, 4)
+        axis.annotate(name, (x, y), place, textcoords="offset points", **look)
     prior = float(scores[control].mean())
     axis.axhline(prior, color="0.4", linestyle="--", linewidth=1, label="location prior")
-    axis.set(xscale="log", xlabel="weights", ylabel=score, xlim=(at.min() / 2, at.max() * 4))
+    axis.set(xscale="log", xlabel="weights", ylabel=score)
+    axis.margins(x=0.15)
     axis.legend(frameon=False)
+    return figure
+
+
+def gains(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) -> Figure:
+    """Scores on real images against the number of phantom images that came before them.
+
+    Args:
+        table: of :func:`cxrlib.phantom.tuning.compared`, the scores themselves.
+        panels: title -> metric and mean.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(2.55 * len(panels), 3.2), layout="constrained", squeeze=False
+    )
+    sizes = sorted(table["phantom_images"].unique())
+    for axis, (title, (metric, mean)) in zip(axes[0], panels.items(), strict=True):
+        rows = table[(table["metric"] == metric) & (table["mean"] == mean)]
+        for stage, colour in zip(("tuned", "phantom only"), COLOURS, strict=False):
+            of = rows[rows["stage"] == stage].sort_values("phantom_images")
+            at = [sizes.index(size) for size in of["phantom_images"]]
+            _intervals(axis, at, of, "value", colour, stage, "o-")
+        for control, (grey, style) in _GREYS.items():
+            for value in rows[rows["stage"] == control]["value"]:
+                axis.axhline(value, color=grey, linestyle=style, linewidth=1.1, label=control)
+        axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+        axis.set(xlabel="phantom images")
+        axis.set_title(title, fontsize=10)
+        axis.grid(axis="y", color="0.93")
+    _one_legend(figure, axes[0], axes[0][:0])
+    return figure
+
+
+def difference(first: np.ndarray, second: np.ndarray, titles: tuple[str, str]) -> Figure:
+    """Two images and what the second has more or less.
+
+    Args:
+        first, second: uint8 (side, side).
+        titles: of the two.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(8.6, 3.1), layout="constrained")
+    change = second.astype(float) - first
+    most = max(float(np.abs(change).max()), 1.0)
+    axes[0].imshow(first, cmap="gray", vmin=0, vmax=255)
+    axes[1].imshow(second, cmap="gray", vmin=0, vmax=255)
+    axes[2].imshow(change, cmap="PuOr", vmin=-most, vmax=most)
+    for axis, title in zip(axes, (*titles, "difference"), strict=True):
+        axis.set_title(title, fontsize=10)
+    no_ticks(axes)
     return figure
 
 

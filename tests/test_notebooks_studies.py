@@ -7,7 +7,7 @@ import pytest
 import yaml
 from test_notebooks import ROOT, papermill
 
-FIGURES = {"reproduction": 1, "comparison": 2, "r0_sensitivity": 5}
+FIGURES = {"reproduction": 1, "comparison": 2, "r0_sensitivity": 5, "shortcuts": 4}
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())["chapters"]
 PAGES = [name for name in FIGURES if {"file": f"notebooks/{name}"} in TOC]
 
