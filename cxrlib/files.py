@@ -1,9 +1,12 @@
 """Files and places: whole-or-nothing writes, hashes, the user's cache directory."""
 
+import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -44,6 +47,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
@@ -53,6 +57,14 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise explain_os_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def _clear(path: Path) -> None:
+    """Take away what killed processes left of this file: those at work wrote within the hour."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if time.time() - left.stat().st_mtime > 3600:
+                left.unlink()
 
 
 def explain_os_error(
