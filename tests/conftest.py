@@ -53,10 +53,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def source(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A copy of what the book is made of, with the preset set in every notebook that has one."""
     folder = tmp_path_factory.mktemp("source")
-    for name in ("_config.yml", "_toc.yml"):
+    for name in ("_config.yml", "_toc.yml", "CITATION.cff"):
         shutil.copy(ROOT / name, folder)
     (folder / "cxrlib").symlink_to(ROOT / "cxrlib")  # a page shows a file of the library
-    leave = shutil.ignore_patterns("runs", "_build", ".*", "*.py")
+    leave = shutil.ignore_patterns("runs", "_build", ".*", "__pycache__")
     for name in ("book", "notebooks"):
         shutil.copytree(ROOT / name, folder / name, ignore=leave)
     for path in (folder / "notebooks").rglob("*.ipynb"):

@@ -17,6 +17,9 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 
 SPHINX_KEYS = {
+    "add_module_names",
+    "autodoc_default_options",
+    "autodoc_member_order",
     "bibtex_reference_style",
     "extensions",
     "html_context",
@@ -28,6 +31,8 @@ SPHINX_KEYS = {
     "mathjax_path",
     "nb_ipywidgets_js",
     "nb_render_markdown_format",
+    "nitpick_ignore_regex",
+    "suppress_warnings",
 }
 ALLOWED = {
     "title": None,
@@ -47,7 +52,8 @@ ALLOWED = {
         "favicon",
     },
     "repository": {"url", "branch"},
-    "sphinx": {"config", "recursive_update"},
+    "launch_buttons": {"notebook_interface", "binderhub_url", "colab_url"},
+    "sphinx": {"config", "local_extensions", "recursive_update"},
 }
 # Attributes by which a page loads something as soon as it is opened.
 LOADS = {
