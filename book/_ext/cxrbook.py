@@ -77,10 +77,22 @@ def outdated(
     return [] if before == now else sorted(env.found_docs)
 
 
-def mend_roles(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """A list of sources has links beside its entries, which the role of a list forbids."""
+def mend_markup(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """What a screen reader cannot make sense of in the themes' markup."""
+    # A list of sources has links beside its entries, which the role of a list forbids.
     body = context.get("body", "")
     context["body"] = re.sub(r' role="(doc-biblioentry|list)"', "", body)
+    tree_of = context["generate_toctree_html"]
+
+    def named(*args: Any, **options: Any) -> Any:
+        """The sidebar, in which the button that unfolds a page's own pages has a name."""
+        tree = tree_of(*args, **options)
+        for button in tree.find_all("summary") if tree else ():
+            if not button.get_text(strip=True):
+                button["aria-label"] = "Unfold or fold"
+        return tree
+
+    context["generate_toctree_html"] = named
 
 
 def skip_member(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool:
@@ -150,7 +162,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", set_address)
     app.connect("env-get-outdated", outdated)
     app.connect("doctree-read", offer_to_run)
-    app.connect("html-page-context", mend_roles)
+    app.connect("html-page-context", mend_markup, priority=900)  # after the themes
     app.connect("autodoc-skip-member", skip_member)
     app.add_directive("build-facts", BuildFacts)
     app.add_directive("software-citation", Citation)
