@@ -65,10 +65,15 @@ def scenes(dataset: CXRDataset) -> list[dict[str, Any]]:
                 "name": FINDINGS[finding],
                 "image": str(dataset.image_ids[truth.image[pair[0]]]),
                 "boxes": (boxes[np.isfinite(boxes[:, 0])] * size).round(4).tolist(),
-                "outline": _text(np.packbits(covered, bitorder="little").tobytes()),
+                "outline": pack_outline(covered),
             }
         )
     return found
+
+
+def pack_outline(covered: np.ndarray) -> str:
+    """The pixels that a finding covers, bool (S, S), as text: base64 of their bits."""
+    return _text(np.packbits(covered, bitorder="little").tobytes())
 
 
 def outline(scene: Mapping[str, Any], size: int) -> np.ndarray:

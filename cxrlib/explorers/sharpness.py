@@ -55,8 +55,6 @@ def data(folder: Path) -> dict[str, Any]:
         scene | {"negative": _without(split.test, scene["name"])} for scene in scenes(split.test)
     ]
     names = {scene[which] for scene in found for which in ("image", "negative")}
-    environments = [json.loads((path / "environment.json").read_text()) for path in runs.values()]
-    (commit,) = {environment["git_commit"] for environment in environments}
     return {
         "size": split.test.image_size,
         "shown": SHOWN,
@@ -71,10 +69,14 @@ def data(folder: Path) -> dict[str, Any]:
         "about": {
             "seed": SEED,
             "data": split.data_hash,
-            "commit": commit,
-            "runs": {f"r0 = {r0:g}": run.key for r0, run in opened.items()},
+            "runs": {f"r0 = {r0:g}": _named(runs[r0]) for r0 in opened},
         },
     }
+
+
+def _named(run: Path) -> dict[str, str]:
+    environment = json.loads((run / "environment.json").read_text())
+    return {"run": environment["key"], "commit": environment["git_commit"]}
 
 
 def _without(dataset: CXRDataset, finding: str) -> str:

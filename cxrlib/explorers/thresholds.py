@@ -19,7 +19,6 @@ from cxrlib.explorers.packing import (
 from cxrlib.metrics import conventions, regions
 from cxrlib.metrics.conventions import Case, Measurements
 from cxrlib.predictions import Predictions
-from cxrlib.provenance import git_commit
 from cxrlib.weights import SHIPPED, open_pretrained
 from cxrlib.weights.scoring import ask
 
@@ -121,8 +120,10 @@ def data() -> dict[str, Any]:
         "about": {
             "seed": SEED,
             "data": split.data_hash,
-            "commit": git_commit(),
-            "runs": {SHIPPED[name]: about[name]["run"] for name in SHIPPED},
+            "runs": {
+                SHIPPED[name]: {key: about[name][key] for key in ("run", "commit")}
+                for name in SHIPPED
+            },
         },
     }
 

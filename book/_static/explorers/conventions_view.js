@@ -41,9 +41,9 @@ window.cxrlib.views.conventions = async (view, data) => {
   const [showMap, mapPanel, mapCaption] = panel("");
   const [showRegion, regionPanel] = panel("what is above the threshold; true box solid");
   const cells = Object.fromEntries(ROWS.map(([name]) => [name, [0, 1, 2, 3].map(() => element("td"))]));
-  const head = ["Convention", "compares", "IoU", "IoBB", "hit up to T", "IoU at its own threshold"];
+  const head = ["Convention", "IoU", "IoBB", "hit up to T", "IoU at its own threshold"];
   const body = ROWS.map(([name, compares]) =>
-    element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, compares), ...cells[name]),
+    element("tr", {}, element("th", { scope: "row" }, name, element("small", {}, compares)), ...cells[name]),
   );
   const whole = element("p", { "aria-live": "polite" });
   const table = element(

@@ -7,13 +7,11 @@
 (() => {
   const folder = new URL(".", document.currentScript.src);
 
-  function load(name) {
+  function load(tag, attributes) {
     return new Promise((done, failed) => {
-      const script = document.createElement("script");
-      script.src = new URL(name, folder).href;
-      script.onload = done;
-      script.onerror = () => failed(new Error(`${script.src} cannot be loaded`));
-      document.head.append(script);
+      const asked = element(tag, { ...attributes, onload: done });
+      asked.addEventListener("error", () => failed(new Error(`cannot load ${attributes.src ?? attributes.href}`)));
+      document.head.append(asked);
     });
   }
 
@@ -88,9 +86,9 @@
     context.strokeRect(x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
   }
 
-  function origin({ data, seed, commit, runs }) {
-    const keys = Object.entries(runs).map(([name, key]) => `${name}: ${key}`);
-    const text = `Phantom of seed ${seed} (data ${data}), code ${commit.slice(0, 9)}; runs ${keys.join(", ")}.`;
+  function origin({ data, seed, runs }) {
+    const named = Object.entries(runs).map(([name, { run, commit }]) => `${name}: ${run} (${commit.slice(0, 9)})`);
+    const text = `Phantom of seed ${seed}, data ${data}. Runs and the commits that made them: ${named.join(", ")}.`;
     return element("p", { class: "origin" }, text);
   }
 
@@ -104,8 +102,11 @@
   async function start(name) {
     const figure = document.getElementById(`explore-${name}`);
     if (!figure) return;
-    document.head.append(element("link", { rel: "stylesheet", href: new URL("explorer.css", folder).href }));
-    await Promise.all(["numbers.js", `${name}.js`, `${name}_view.js`].map(load));
+    const style = { rel: "stylesheet", href: new URL("explorer.css", folder).href };
+    await Promise.all([
+      ...["numbers.js", `${name}.js`, `${name}_view.js`].map((file) => load("script", { src: new URL(file, folder).href })),
+      load("link", style),
+    ]);
     const view = element("div", { class: "explorer", id: `explorer-${name}` });
     await window.cxrlib.views[name](view, window.cxrlib[name]);
     const still = figure.querySelector("a:has(img)") ?? figure.querySelector("img");

@@ -133,7 +133,7 @@ window.cxrlib.views.r0 = async (view, data) => {
       ${[0, 0.5, 1].map((v) => `<line class="grid" x1="${left}" x2="${x(LAST)}" y1="${y(v)}" y2="${y(v)}"/>${text(left - 6, y(v) + 4, v, "end")}`).join("")}
       ${ticks.map(([at, words]) => text(x(at), height - bottom + 18, words)).join("")}
       ${text(x(LAST / 2), height - 4, "sharpness r (logarithmic)")}
-      ${text(12, y(0.5), "p", "middle")}
+      ${text(12, y(0.75), "p")}
       <line class="learned" x1="${learned}" x2="${learned}" y1="${top}" y2="${y(0)}"/>
       ${text(learned + 5, y(0) - 6, `r kept in training, ${trained.r.toFixed(1)}`, "start")}
       <polyline class="with" points="${line(maps[0])}"/><polyline class="without" points="${line(maps[1])}"/>
@@ -144,6 +144,5 @@ window.cxrlib.views.r0 = async (view, data) => {
     </svg>`;
   }
 
-  view.addEventListener("shown", update);
-  window.addEventListener("resize", update);
+  view.addEventListener("shown", () => new ResizeObserver(update).observe(chart)); // at once, too
 };
