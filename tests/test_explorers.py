@@ -245,7 +245,7 @@ def test_the_convention_explorer_is_driven_by_keys(browser: Browser, address: st
     boxes = seen(page)["drawn"]
     page.select_option("select[name=boxes]", "all")
     assert page.locator(".explorer datalist option").count() == 5
-    assert (seen(page)["drawn"] != boxes) == (", in 1 regions" not in seen(page)["spoken"][1])
+    assert (seen(page)["drawn"] != boxes) == (", in one region" not in seen(page)["spoken"][1])
     page.close()
     assert faults == []
 

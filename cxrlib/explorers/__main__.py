@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     script = f"(window.cxrlib ||= {{}}).{chosen.page} = {json.dumps(data, allow_nan=False)};\n"
     write_atomic(chosen.out / f"{chosen.page}.js", lambda file: file.write(script.encode()))
     picture = chosen.out / f"{chosen.page}.png"
-    write_atomic(picture, lambda file: figure.savefig(file, format="png", dpi=120))
+    write_atomic(picture, lambda file: figure.savefig(file, format="png", dpi=160))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The still pictures of the interactive pages: one function, one figure, as in cxrlib.figures."""
+"""The still pictures of the interactive pages: one function, one figure, as in cxrlib.figures.
+
+They are narrow, so that their words can be read on a phone.
+"""
 
 import math
 from collections.abc import Mapping
@@ -31,7 +34,7 @@ def sharpness(data: Mapping[str, Any]) -> Figure:
     (run,) = (run for run in data["runs"] if run["r0"] == shown["r0"])
     scene, maps = data["findings"][row], [unpack(text) for text in run["findings"][row]["maps"]]
     figure, axes = plt.subplot_mosaic(
-        [["map", "a", "b", "c"], ["curve"] * 4], figsize=(7, 4.6), height_ratios=(1, 1.3)
+        [["map", "a"], ["b", "c"], ["curve", "curve"]], figsize=(4.6, 7), height_ratios=(3, 3, 3.4)
     )
     figure.set_layout_engine("constrained")
     _radiograph(axes["map"], data, scene)
@@ -56,7 +59,7 @@ def sharpness(data: Mapping[str, Any]) -> Figure:
     axes["curve"].set(
         xscale="log", ylim=(0, 1), xlabel="sharpness r", ylabel="pooled probability p"
     )
-    axes["curve"].legend(frameon=False)
+    axes["curve"].legend(frameon=False, loc="lower right")
     return figure
 
 
@@ -73,11 +76,11 @@ def thresholds(data: Mapping[str, Any]) -> Figure:
     case = case_of(unpack(method["findings"][row]["map"]), scene, data["size"])
     cuts = {
         "Wang's first, 60 of 255": ("range", wang[0]),
-        f"HAM's, {data['own']['ham']:.3f} of the range": ("range", data["own"]["ham"]),
-        "PYLON's, half the maximum": ("maximum", data["own"]["pylon"]),
+        f"HAM's, {data['own']['ham']:.3f} of range": ("range", data["own"]["ham"]),
+        "PYLON's, half of maximum": ("maximum", data["own"]["pylon"]),
         "Wang's second, 180 of 255": ("range", wang[1]),
     }
-    figure, axes = plt.subplots(2, 2, figsize=(6.2, 6.8), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(4.6, 5.6), layout="constrained")
     low, spread = case.map.min(), np.ptp(case.map)
     for axis, (name, (kind, share)) in zip(axes.ravel(), cuts.items(), strict=True):
         level = share * case.map.max() if kind == "maximum" else low + share * spread
@@ -88,8 +91,8 @@ def thresholds(data: Mapping[str, Any]) -> Figure:
             _box(axis, (x0, y0, x1, y1), _PREDICTED, "--")
         at = at_threshold(case, kind, share)
         axis.set_title(
-            f"{name}\nIoU of region {at['pylon_iou']:.2f}, of best box {at['wang_iou']:.2f}",
-            fontsize=9,
+            f"{name}\nIoU: region {at['pylon_iou']:.2f}, best box {at['wang_iou']:.2f}",
+            fontsize=8,
         )
     no_ticks(axes.ravel())
     return figure

@@ -125,7 +125,7 @@ window.cxrlib.views.conventions = async (view, data) => {
       context.drawImage(tint, 0, 0, side, side);
       scene.boxes.forEach((box) => strokeBox(context, box, scale(side), "#00e5ff"));
       found.forEach((box) => strokeBox(context, box, scale(side), "#ffb000", [7, 5]));
-    }, `Radiograph with ${name}: ${numbers.sum(region)} of ${region.length} pixels above the threshold, in ${all.length} regions`);
+    }, `Radiograph with ${name}: ${numbers.sum(region)} of ${region.length} pixels above the threshold, in ${all.length === 1 ? "one region" : `${all.length} regions`}`);
 
     const measured = numbers.atThreshold(one, kind.value, share);
     for (const [row, , iou, iobb, compare, policy, at] of ROWS) {
