@@ -24,6 +24,7 @@ SPHINX_KEYS = {
     "extensions",
     "html_context",
     "html_css_files",
+    "html_js_files",
     "html_show_sphinx",
     "html_static_path",
     "html_theme_options",
