@@ -24,6 +24,7 @@ MINUTES = 40
 
 SPHINX_KEYS = {
     "bibtex_reference_style",
+    "hide_solutions",
     "html_css_files",
     "html_show_sphinx",
     "html_static_path",
@@ -50,7 +51,7 @@ ALLOWED = {
         "home_page_in_navbar",
     },
     "repository": {"url", "branch"},
-    "sphinx": {"config", "recursive_update"},
+    "sphinx": {"config", "local_extensions", "recursive_update"},
 }
 # Attributes by which a page loads something as soon as it is opened.
 LOADS = {
@@ -111,7 +112,7 @@ def source(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
     (folder / "cxrlib").symlink_to(ROOT / "cxrlib")  # a page shows a file of the library
-    leave = shutil.ignore_patterns("runs", "_build", ".*", "*.py")
+    leave = shutil.ignore_patterns("runs", "_build", ".*", "__pycache__")
     for name in ("book", "notebooks"):
         shutil.copytree(ROOT / name, folder / name, ignore=leave)
     for path in (folder / "notebooks").glob("*.ipynb"):
