@@ -81,16 +81,20 @@ def explain_os_error(
     return OSError(error.errno, text) if error.errno else OSError(text)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document whole or not at all; NaN is refused, use None (``null``)."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_text(path, text)
 
 
 def write_csv(path: Path, table: "pd.DataFrame") -> None:
     """Write a table whole or not at all; numbers have six digits, the index is left out."""
-    text = table.to_csv(index=False, float_format="%.6g")
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_text(path, table.to_csv(index=False, float_format="%.6g"))
 
 
 def digest(*parts: bytes | str) -> str:

@@ -22,6 +22,7 @@ SPHINX_KEYS = {
     "autodoc_member_order",
     "bibtex_reference_style",
     "extensions",
+    "hide_solutions",
     "html_context",
     "html_css_files",
     "html_js_files",
