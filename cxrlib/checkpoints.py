@@ -1,18 +1,16 @@
 """A finished run's model, opened without running code from its files."""
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from cxrlib import datasets
+from cxrlib.checks import told
 from cxrlib.datasets.base import Split
 from cxrlib.models import MODELS
 from cxrlib.models.base import CXRModule
-
-_DAMAGED = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError)
 
 
 class Trained(NamedTuple):
@@ -47,7 +45,8 @@ def load_model(folder: Path | str) -> Trained:
 
     Raises:
         FileNotFoundError: the folder holds no finished run, or one without a checkpoint.
-        ValueError: the checkpoint is damaged, or fits no model of this version of the library.
+        ValueError: the checkpoint is damaged, or fits no model of this version of the library, or
+            what the run says of itself is damaged.
     """
     folder = Path(folder).expanduser()
     if not (folder / "metrics.json").is_file():
@@ -58,15 +57,26 @@ def load_model(folder: Path | str) -> Trained:
     path = best_checkpoint(folder)
     try:
         model = read_checkpoint(path)
-    except _DAMAGED as error:
+    except Exception as error:  # what damaged archives and pickles raise is of any kind
         raise ValueError(
             f"{path} is damaged or was written by another version of cxrlib "
-            f"({str(error).splitlines()[0]}); run the notebook again"
+            f"({told(error)}); run the notebook again"
         ) from error
-    params, environment = (
-        json.loads((folder / f"{name}.json").read_text()) for name in ("params", "environment")
-    )
+    params, environment = (_document(folder / f"{name}.json") for name in ("params", "environment"))
+    if not isinstance(environment.get("key"), str):
+        raise ValueError(f"{folder / 'environment.json'} has no key; run the notebook again")
     return Trained(model, params, environment["key"])
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """What a run says of itself, a JSON object."""
+    try:
+        held = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({told(error)}); run the notebook again") from error
+    if not isinstance(held, dict):
+        raise ValueError(f"{path} holds no JSON object; run the notebook again")
+    return held
 
 
 def best_checkpoint(folder: Path) -> Path:

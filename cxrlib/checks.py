@@ -135,3 +135,15 @@ def some(ids: np.ndarray) -> str:
     '4 (such as a, b, c)'
     """
     return f"{len(ids)} (such as {', '.join(ids[:3])})"
+
+
+def told(error: Exception) -> str:
+    """What an error says, on one line of at most 300 characters; its kind if it says nothing.
+
+    Damaged files make other programs quote them at length.
+
+    >>> told(ValueError("one\\n  two")), told(EOFError())
+    ('one two', 'EOFError')
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."

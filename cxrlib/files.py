@@ -1,9 +1,12 @@
 """Files and places: whole-or-nothing writes, hashes, the user's cache directory."""
 
+import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -44,6 +47,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
@@ -53,6 +57,14 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise explain_os_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def _clear(path: Path) -> None:
+    """Take away what killed processes left of this file: those at work wrote within the hour."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if time.time() - left.stat().st_mtime > 3600:
+                left.unlink()
 
 
 def explain_os_error(
@@ -69,16 +81,20 @@ def explain_os_error(
     return OSError(error.errno, text) if error.errno else OSError(text)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document whole or not at all; NaN is refused, use None (``null``)."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_text(path, text)
 
 
 def write_csv(path: Path, table: "pd.DataFrame") -> None:
     """Write a table whole or not at all; numbers have six digits, the index is left out."""
-    text = table.to_csv(index=False, float_format="%.6g")
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_text(path, table.to_csv(index=False, float_format="%.6g"))
 
 
 def digest(*parts: bytes | str) -> str:

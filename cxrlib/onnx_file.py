@@ -21,7 +21,7 @@ from cxrlib.phantom.population import render_some
 from cxrlib.weights import NOTICE, Described
 
 TOLERANCE = 1e-4
-"""Of a logit or a value of a map v, as a share of 1 + |v|: absolute near 0, relative beyond 1."""
+"""Of a logit or a map's value v, as a share of ``1 + |v|``: absolute near 0, relative beyond 1."""
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrlib.parameters import nearest
+from cxrlib.pooling_of_probabilities import lse_of_probabilities
 
 
 def mean_pool(S: Tensor) -> Tensor:
@@ -87,17 +88,20 @@ def lse_lba_pool(S: Tensor, r0: float, beta: Tensor) -> Tensor:
     >>> lse_lba_pool(S, r0=4.0, beta=torch.tensor(0.0)) == lse_pool(S, 5.0)
     tensor(True)
     """
-    return lse_pool(S, r0 + beta.exp())
+    S, r = _full_precision(S), r0 + beta.exp()
+    p = lse_of_probabilities(S, _sharpness(r, S))
+    return lse_pool(S, r) if p is None else p
 
 
 def lse_log_odds(logits: Tensor, r: float | Tensor) -> Tensor:
     r"""Log-odds of ``lse_pool(sigmoid(logits), r)``, finite where the probability rounds to 0 or 1.
 
-    .. math:: 1 - p = \min_{ij}(1 - S_{ij})
-        - \frac{1}{r} \log\Big[\frac{1}{wh} \sum_{ij} e^{r (S_{ij} - \max S)}\Big]
+    Where p is near 1, its complement is pooled from the complements :math:`Q = 1 - S`,
 
-    is a sum of two terms >= 0, so it keeps its precision where p rounds to 1, and binary
-    cross-entropy on these log-odds is the paper's cross-entropy on p without clamping it.
+    .. math:: 1 - p = - \frac{1}{r} \log\Big[\frac{1}{wh} \sum_{ij} e^{-r Q_{ij}}\Big],
+
+    so it keeps its precision where p rounds to 1, and binary cross-entropy on these log-odds is the
+    paper's cross-entropy on p without clamping it.
 
     Args:
         logits: (..., h, w) scores before the sigmoid.
@@ -112,12 +116,18 @@ def lse_log_odds(logits: Tensor, r: float | Tensor) -> Tensor:
     logits = _full_precision(logits)
     r = _sharpness(r, logits)
     S = logits.sigmoid()
-    peak = logits.amax(dim=(-2, -1), keepdim=True).detach()
-    below_peak = -_log_mean_exp(S - peak.sigmoid(), r) / r  # >= 0
-    peak = peak[..., 0, 0]
+    p = lse_of_probabilities(S, r)
+    if p is None:
+        return _log_odds_below_peak(logits, S, r)
     tiny = torch.finfo(S.dtype).tiny
-    p = (peak.sigmoid() - below_peak).clamp(min=tiny)
-    return p.log() - ((-peak).sigmoid() + below_peak).clamp(min=tiny).log()
+    not_p = 1 - p
+    high = p.detach() > 0.9
+    if high.any():
+        k = r.expand_as(p)[high]
+        Q = (-logits[high]).sigmoid()
+        grown = torch.expm1(-k[:, None, None] * Q).mean((-2, -1))
+        not_p = not_p.masked_scatter(high, -grown.log1p() / k)
+    return p.clamp(min=tiny).log() - not_p.clamp(min=tiny).log()
 
 
 def noisy_or_log_odds(logits: Tensor, least: float = 0.98) -> Tensor:
@@ -145,6 +155,18 @@ def noisy_or_log_odds(logits: Tensor, least: float = 0.98) -> Tensor:
     S = _full_precision(logits).sigmoid()
     log_not_p = torch.log1p(-(1 - least) * S).sum(dim=(-2, -1))
     return (-torch.expm1(log_not_p)).clamp(min=torch.finfo(S.dtype).tiny).log() - log_not_p
+
+
+def _log_odds_below_peak(logits: Tensor, S: Tensor, r: Tensor) -> Tensor:
+    """lse_log_odds for any r: 1 - p is a sum of two terms >= 0, min(1 - S) and max(S) - p."""
+    peak = logits.amax(dim=(-2, -1), keepdim=True).detach()
+    # Near 1 scores round to 1, and only their complements differ.
+    d = torch.where(peak > 0, (-peak).sigmoid() - (-logits).sigmoid(), S - peak.sigmoid())
+    below_peak = -_log_mean_exp(d, r) / r  # >= 0
+    peak = peak[..., 0, 0]
+    tiny = torch.finfo(S.dtype).tiny
+    p = (peak.sigmoid() - below_peak).clamp(min=tiny)
+    return p.log() - ((-peak).sigmoid() + below_peak).clamp(min=tiny).log()
 
 
 def _log_mean_exp(d: Tensor, r: Tensor) -> Tensor:

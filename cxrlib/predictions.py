@@ -5,8 +5,6 @@ its header; the book's page "The predictions file" shows how to write one.
 """
 
 import json
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -19,6 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from cxrlib.archives import load_arrays
 from cxrlib.checks import finding_columns, some, unique_names, unit_numbers
 from cxrlib.datasets.base import CXRDataset, Truth
 from cxrlib.findings import FINDINGS
@@ -31,8 +30,6 @@ SCHEMA: dict[str, Any] = json.loads(
 
 _PAGE = "the book's page 'The predictions file' describes the format"
 _VALUES = ("schema", "findings", "frame")  # what a header holds itself, not its dtype and shape
-# What zipfile and numpy raise on a damaged, encrypted or hostile archive.
-_FLAWS = (ValueError, EOFError, MemoryError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ class Predictions:
             ValueError: the file is none, is damaged or breaks the format.
         """
         try:
-            held = _load(path)
+            held = load_arrays(path, [*SCHEMA["properties"]])
             _check_header({name: _described(name, array) for name, array in held.items()})
             frame = int(held["frame"]) if "frame" in held else None
             findings = held["findings"].tolist()
@@ -177,24 +174,6 @@ class Predictions:
         rows = _rows(self.map_ids, wanted)
         _refuse_unmapped(np.unique(wanted[rows < 0]))
         return self.maps[rows, truth.finding]
-
-
-def _load(path: Path | str) -> dict[str, np.ndarray]:
-    """The arrays of the file; what the format does not know is named but not read."""
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("not an .npz archive, or one that was cut short; write it again")
-        file.seek(0)
-        try:
-            with np.load(file, allow_pickle=False) as stored:
-                names = SCHEMA["properties"]
-                # As an array also what is none: numpy gives other members as bytes.
-                return {n: np.asarray(stored[n] if n in names else 0) for n in stored.files}
-        except _FLAWS as error:
-            raise ValueError(
-                f"an array cannot be read ({error}); arrays of numbers and of strings were "
-                "expected, whole and not pickled: np.asarray(image_ids, str) makes one of objects"
-            ) from error
 
 
 def _described(name: str, array: np.ndarray) -> Any:

@@ -3,28 +3,29 @@
 Its pages are executed with preset ``smoke``, unless ``--preset`` says otherwise.
 """
 
-import os
 import re
-import shutil
-import subprocess
-import sysconfig
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-MINUTES = 40
 
 SPHINX_KEYS = {
+    "add_module_names",
+    "autodoc_default_options",
+    "autodoc_member_order",
     "bibtex_reference_style",
+    "extensions",
+    "hide_solutions",
+    "html_context",
     "html_css_files",
+    "html_js_files",
     "html_show_sphinx",
     "html_static_path",
     "html_theme_options",
@@ -32,6 +33,8 @@ SPHINX_KEYS = {
     "mathjax_path",
     "nb_ipywidgets_js",
     "nb_render_markdown_format",
+    "nitpick_ignore_regex",
+    "suppress_warnings",
 }
 ALLOWED = {
     "title": None,
@@ -48,9 +51,11 @@ ALLOWED = {
         "use_issues_button",
         "use_edit_page_button",
         "home_page_in_navbar",
+        "favicon",
     },
     "repository": {"url", "branch"},
-    "sphinx": {"config", "recursive_update"},
+    "launch_buttons": {"notebook_interface", "binderhub_url", "colab_url"},
+    "sphinx": {"config", "local_extensions", "recursive_update"},
 }
 # Attributes by which a page loads something as soon as it is opened.
 LOADS = {
@@ -105,47 +110,6 @@ def remote(address: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A copy of what the book is made of, with the preset set in every notebook that has one."""
-    folder = tmp_path_factory.mktemp("source")
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, folder)
-    (folder / "cxrlib").symlink_to(ROOT / "cxrlib")  # a page shows a file of the library
-    leave = shutil.ignore_patterns("runs", "_build", ".*", "*.py")
-    for name in ("book", "notebooks"):
-        shutil.copytree(ROOT / name, folder / name, ignore=leave)
-    for path in (folder / "notebooks").glob("*.ipynb"):
-        notebook = nbformat.read(path, 4)
-        for cell in notebook.cells:
-            if "parameters" in cell.metadata.get("tags", []):
-                chosen = f'preset: str = "{request.config.getoption("preset")}"'
-                cell.source = re.sub(r'^preset: str = "\w+"', chosen, cell.source, flags=re.M)
-        nbformat.write(notebook, path)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def html(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
-    """The built book: the folder of its pages."""
-    out = tmp_path_factory.mktemp("book")
-    # The program of this environment, which "python -m jupyter_book" does not offer.
-    program = Path(sysconfig.get_path("scripts")) / "jupyter-book"
-    done = subprocess.run(
-        [program, "build", source, "--path-output", out, "-n", "-W", "--keep-going"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=MINUTES * 60,
-        env=os.environ | {"NO_COLOR": "1"},
-    )
-    reports = "\n".join(path.read_text() for path in out.rglob("reports/**/*.log"))
-    warnings = "\n".join(line for line in done.stdout.splitlines() if "WARNING" in line)
-    assert done.returncode == 0, f"{reports[-6000:]}\n{warnings}\n{done.stdout[-6000:]}"
-    return out / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
 def pages(html: Path) -> dict[str, Page]:
     """Every page of the book by its name in the table of contents."""
     return {name: Page(html / f"{name}.html") for name in toc_pages()}
@@ -173,7 +137,7 @@ def test_every_page_of_the_toc_has_one_source():
 def test_every_page_is_built_and_no_other(html: Path, pages: dict[str, Page]):
     assert (html / "index.html").exists()
     made = {p.relative_to(html).with_suffix("").as_posix() for p in html.rglob("*.html")}
-    extra = {"index", "genindex", "search"}
+    extra = {"index", "genindex", "py-modindex", "search"}
     assert {name for name in made if not name.startswith("_static/")} - extra == set(pages)
 
 

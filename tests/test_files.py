@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -127,3 +128,14 @@ def test_a_notebook_keeps_one_line():
     nbclient.NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
     (output,) = notebook.cells[0].outputs
     assert re.fullmatch(r"counting: 4 of 4, \d+ s", output["data"]["text/plain"])
+
+
+def test_what_a_killed_process_left_is_taken_away_after_an_hour(tmp_path):
+    old, young = tmp_path / ".a.csv.1.tmp", tmp_path / ".a.csv.2.tmp"
+    other = tmp_path / ".b.csv.1.tmp"
+    for path in (old, young, other):
+        path.write_text("half a li")
+    for path in (old, other):
+        os.utime(path, (time.time() - 3700,) * 2)
+    write_atomic(tmp_path / "a.csv", lambda file: file.write(b"whole"))
+    assert not old.exists() and young.exists() and other.exists()

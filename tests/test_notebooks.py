@@ -215,3 +215,11 @@ def test_the_shipped_models_are_shown_side_by_side(tmp_path):
     figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
     assert len(figures) == 4
     assert [*tmp_path.iterdir()] == [tmp_path / "out.ipynb"]  # nothing is trained
+
+
+def test_poolings_are_compared_on_bags(tmp_path):
+    done = papermill(tmp_path, ("preset", "smoke"), notebook="pooling")
+    assert done.returncode == 0, done.stderr
+    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
+    figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
+    assert len(figures) == 4

@@ -83,6 +83,55 @@ def test_gradients_are_finite(r):
         assert S.grad.sum().item() == pytest.approx(1, abs=1e-3)
 
 
+def probabilities():
+    return {name: S for name, S in maps().items() if S.min() >= 0 and S.max() <= 1}
+
+
+@pytest.mark.parametrize("r0", RS)
+@pytest.mark.parametrize("name", probabilities())
+def test_bounded_pooling_equals_the_formula(name, r0):
+    S, beta = torch.tensor(probabilities()[name]), torch.tensor(-1.0)
+    r = torch.tensor(r0 + math.exp(-1), dtype=torch.float32).item()
+    pooled = pooling.lse_lba_pool(S, r0, beta)
+    assert pooled.item() == pytest.approx(float(naive_lse(S, r)), rel=3e-6)
+
+
+@pytest.mark.parametrize("r0", [0.0, 5.0, 50.0, 1000.0])
+def test_gradients_of_bounded_pooling(r0):
+    S = torch.rand(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    beta = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+
+    def pool(S, beta):
+        return pooling.lse_lba_pool(S, r0, beta)
+
+    # The first gradient comes from the forward pass, a second one is computed anew.
+    assert torch.autograd.gradcheck(pool, (S, beta), atol=1e-6, nondet_tol=1e-12)
+    assert torch.autograd.gradgradcheck(pool, (S, beta), atol=1e-4)
+
+
+def test_a_graph_that_is_kept_gives_the_same_gradient_twice():
+    S = torch.rand(4, 3, 8, 8, requires_grad=True)
+    p = pooling.lse_lba_pool(S, 5.0, torch.tensor(0.0)).sum()
+    first, second = (torch.autograd.grad(p, S, retain_graph=True)[0] for _ in range(2))
+    torch.testing.assert_close(first, second)
+    torch.testing.assert_close(first, (6 * S).flatten(2).softmax(2).view_as(S))
+
+
+@pytest.mark.parametrize("level", [-40.0, -12.0, 0.0, 12.0, 40.0])
+@pytest.mark.parametrize("r", [0.5, 5.0, 50.0, 1000.0])
+def test_log_odds_and_their_gradient_at_every_level(level, r):
+    logits = (torch.randn(2, 3, 9, 9) + level).requires_grad_()
+    exact = logits.detach().double().requires_grad_()
+    # At the level where float64 rounds too, the odds of small maps: 1 - p = -lse(-(1 - S)).
+    p, q = pooling.lse_pool(exact.sigmoid(), r), -pooling.lse_pool(-(-exact).sigmoid(), r)
+    of_exact = p.log() - q.log()
+    odds = pooling.lse_log_odds(logits, r)
+    torch.testing.assert_close(odds, of_exact.float(), atol=1e-3, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(odds.sum(), logits)
+    (expected,) = torch.autograd.grad(of_exact.sum(), exact)
+    torch.testing.assert_close(gradient, expected.float(), atol=2e-3, rtol=2e-3)
+
+
 def test_perfect_nodule_needs_a_sharp_pool():
     """A perfect map of a nodule's median area pools to 0.104 at r = 5: the ceiling effect."""
     area = 0.0046
@@ -125,7 +174,7 @@ def test_modules_are_the_functions():
     assert torch.equal(pooling.MaxPool()(S), pooling.max_pool(S))
     assert torch.equal(pooling.LSEPool(3.0)(S), pooling.lse_pool(S, 3.0))
     shared, per_finding = pooling.LSELBAPool(4.0), pooling.LSELBAPool(4.0, (14,))
-    assert torch.equal(shared(S), pooling.lse_pool(S, 5.0))
+    torch.testing.assert_close(shared(S), pooling.lse_pool(S, 5.0))
     assert torch.equal(per_finding(S), shared(S))
     assert shared.r.item() == 5.0
 

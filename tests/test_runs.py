@@ -1,13 +1,16 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from cxrlib import cli, execution, metrics, runs
 from cxrlib.datasets.base import Split, Truth
@@ -15,6 +18,8 @@ from cxrlib.models.lse_lba import LSELBAParameters
 from cxrlib.phantom import dataset as phantom
 from cxrlib.predictions import Predictions
 
+ROOT = Path(__file__).parents[1]
+WEIGHTS = shutil.ignore_patterns("*.safetensors", "__pycache__")
 PARAMETERS = LSELBAParameters(
     preset="smoke",
     dataset="phantom",
@@ -123,6 +128,28 @@ def test_the_default_place_is_named_after_the_key(split, tmp_path, monkeypatch):
     assert one.folder.parent == tmp_path / "runs" / "lse_lba"
     assert one.folder != other.folder
     assert one.folder.name == one.environment["key"]
+
+
+def test_no_page_shows_an_old_number(split, tmp_path):
+    """A run is made anew when the parameters, the data or a line of the library are others."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert config["execute"]["execute_notebooks"] == "force"  # so each page asks for its run
+    environment = start(split, tmp_path / "one").environment
+    other_data = phantom.load(64, n_train=16, n_val=8, n_test=23)
+    keys = {
+        environment["key"],
+        start(split, tmp_path / "two", r0=6).environment["key"],
+        start(other_data, tmp_path / "three").environment["key"],
+    }
+    assert len(keys) == 3
+    library = shutil.copytree(ROOT / "cxrlib", tmp_path / "cxrlib", ignore=WEIGHTS)
+    with (library / "pooling.py").open("a") as file:
+        file.write("# changed\n")
+    code = "from cxrlib.provenance import source_hash; print(source_hash())"
+    command, place = [sys.executable, "-c", code], {"PYTHONPATH": str(tmp_path)}
+    changed = subprocess.check_output(command, env=os.environ | place, cwd=tmp_path, text=True)
+    source = environment["decides"]["source"]
+    assert len(source) > 8 and changed.strip() != source
 
 
 def test_two_processes_do_not_share_a_workspace(split, tmp_path):

@@ -131,7 +131,7 @@ def load(
         val_fraction: share of the patients of train.csv that become val.
         boxes: the box file of HAM, see :func:`cxrlib.datasets.ham.read_ham`; needs the full-size
             images.
-        cache: keep the resized images in the user's cache, ``image_size``² bytes each; else each is
+        cache: keep the resized images in the user's cache, a byte for each pixel; else each is
             decoded whenever it is read.
 
     Raises:

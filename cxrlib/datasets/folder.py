@@ -57,7 +57,7 @@ def load(
         seed: of the choice of patients; of no effect with a ``split`` column.
         val_fraction: share of the patients outside test, between 0 and 1; of no effect likewise.
         test_fraction: share of all patients, between 0 and 1; of no effect likewise.
-        cache: keep the resized images in the user's cache, ``image_size``² bytes each; else each is
+        cache: keep the resized images in the user's cache, a byte for each pixel; else each is
             decoded whenever it is read.
 
     Raises:

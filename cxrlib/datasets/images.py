@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from cxrlib.checks import told
 from cxrlib.datasets import dicom
 from cxrlib.datasets.base import Original
 from cxrlib.datasets.square import square
@@ -225,7 +226,7 @@ def _opened(path: Path | str, mend: str) -> Iterator[BinaryIO]:
         with open(path, "rb") as file:
             yield file
     except _FLAWS as error:
-        raise OSError(f"{path} cannot be decoded ({error}); {mend}") from error
+        raise OSError(f"{path} cannot be decoded ({told(error)}); {mend}") from error
 
 
 def _starts_dicom(file: BinaryIO) -> bool:
@@ -282,7 +283,7 @@ def inspect(path: str | None) -> tuple[int, int, str]:
     except OSError as error:
         return 0, 0, f"cannot be read ({error.strerror or error})"
     except _FLAWS as error:
-        return 0, 0, f"cannot be used ({error})"
+        return 0, 0, f"cannot be used ({told(error)})"
 
 
 def _flaw(file: BinaryIO, size: int) -> str:

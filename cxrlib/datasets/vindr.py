@@ -146,7 +146,7 @@ def load(
         seed: of the choice of the parts.
         val_fraction: share of the images not in test that become val.
         readers: see :func:`read_tables`.
-        cache: keep the resized images in the user's cache, ``image_size``² bytes each; else each is
+        cache: keep the resized images in the user's cache, a byte for each pixel; else each is
             decoded whenever it is read.
 
     Raises:

@@ -36,7 +36,7 @@ def brier(score: np.ndarray, label: np.ndarray, resamples: Resamples) -> np.ndar
 
 
 def calibration_error(score: np.ndarray, label: np.ndarray, resamples: Resamples) -> np.ndarray:
-    """Expected calibration error: Σ_b n_b / n |mean of y - mean of p| over 15 bins of equal width.
+    """Expected calibration error: ``Σ n_b / n |mean of y - mean of p|``, 15 bins of equal width.
 
     Bins are closed on the right, (b / 15, (b + 1) / 15], and 0 is in the first; an empty one adds
     nothing. Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI

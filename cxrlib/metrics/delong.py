@@ -31,7 +31,7 @@ class Comparison:
         low: lower end of the difference's 95 % interval, which takes it for normal.
         high: upper end.
         z: difference in standard errors.
-        p: two-sided probability of a |z| this large if the AUROCs are the same.
+        p: two-sided probability of a ``|z|`` this large if the AUROCs are the same.
         n_positive: images.
         n_negative: images.
     """

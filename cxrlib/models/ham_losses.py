@@ -164,7 +164,7 @@ def refine(maps: Tensor, size: tuple[int, int]) -> Tensor:
         size: height and width of the result, pixels.
 
     Returns:
-        (B, C, *size), 0 to 1, nearly binary.
+        ``(B, C, *size)``, 0 to 1, nearly binary.
 
     >>> refine(torch.tensor([[[[0.0, 0.3, 2.0]]]]), (1, 3)).round()
     tensor([[[[0., 0., 1.]]]])

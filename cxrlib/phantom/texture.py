@@ -17,10 +17,10 @@ def clustered_lumps(rng: np.random.Generator, size: int) -> np.ndarray:
     """Clustered lumpy background, the established model of mammographic and lung texture.
 
     Clusters fall at random; each holds a Poisson number of lumps of one direction around its
-    centre. A lump is exp(-α |u|^β / L(direction)). Source: Bochud, Abbey, Eckstein, *Statistical
-    texture synthesis of mammographic images with clustered lumpy backgrounds*, Opt. Express
-    4:33-43, 1999, whose α = 2.1, β = 0.5 and axis ratio 5 : 2 are used, at lengths for a 36 cm
-    field.
+    centre. A lump is ``exp(-α |u|^β / L(direction))``. Source: Bochud, Abbey, Eckstein,
+    *Statistical texture synthesis of mammographic images with clustered lumpy backgrounds*, Opt.
+    Express 4:33-43, 1999, whose α = 2.1, β = 0.5 and axis ratio 5 : 2 are used, at lengths for a
+    36 cm field.
 
     Args:
         rng: draws the lumps.

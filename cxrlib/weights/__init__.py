@@ -12,10 +12,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cxrlib.checkpoints import best_checkpoint, load_model
+from cxrlib.checks import told
 from cxrlib.files import digest
 from cxrlib.findings import FINDINGS
 from cxrlib.models import MODELS, create_model
@@ -94,17 +95,10 @@ def read_weights(path: Path) -> Described:
             about = {name: json.loads(text) for name, text in file.metadata().items()}
         model = create_model(about["method"], **about["arguments"])
         model.load_state_dict(load_file(path))
-    except (
-        SafetensorError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-    ) as error:
+    except Exception as error:  # what damaged files and headers raise is of any kind
         raise ValueError(
             f"{path} is damaged or was written by another version of cxrlib "
-            f"({str(error).splitlines()[0]}); install cxrlib again: pip install -e ."
+            f"({told(error)}); install cxrlib again: pip install -e ."
         ) from error
     return Described(model.eval(), about)
 
