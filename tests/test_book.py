@@ -22,6 +22,7 @@ SPHINX_KEYS = {
     "autodoc_member_order",
     "bibtex_reference_style",
     "extensions",
+    "html_assets_policy",
     "html_context",
     "html_css_files",
     "html_show_sphinx",
@@ -33,6 +34,7 @@ SPHINX_KEYS = {
     "nb_render_markdown_format",
     "nitpick_ignore_regex",
     "suppress_warnings",
+    "toc_object_entries",
 }
 ALLOWED = {
     "title": None,

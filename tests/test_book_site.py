@@ -46,9 +46,12 @@ def test_every_public_module_is_in_the_reference():
 def test_reading_times_name_every_page_of_the_course():
     taught = (ROOT / "book" / "teaching.md").read_text().split("## Twelve weeks")[0]
     toc = (ROOT / "_toc.yml").read_text()
-    lessons = re.findall(r"file: (notebooks/\w+)", toc)
+    lessons = re.findall(r"file: (notebooks/\w+)$", toc, re.M)
     assert lessons
-    assert [name for name in lessons if f"{{doc}}`../{name}`" not in taught] == []
+    for name in lessons:
+        (minutes,) = re.findall(rf"^\| {{doc}}`\.\./{name}` \| (\d+) \|", taught, re.M)
+        source = (ROOT / f"{name}.py").read_text()
+        assert f"Reading time {minutes} minutes" in source, name
 
 
 def test_the_glossary_has_each_word_once():
