@@ -22,7 +22,6 @@ SPHINX_KEYS = {
     "autodoc_member_order",
     "bibtex_reference_style",
     "extensions",
-    "html_assets_policy",
     "html_context",
     "html_css_files",
     "html_show_sphinx",

@@ -165,6 +165,7 @@ class Citation(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.set_html_assets_policy("always")  # formulas in the sidebar of pages without any
     app.connect("config-inited", set_address)
     app.connect("env-get-outdated", outdated)
     app.connect("doctree-read", offer_to_run)
