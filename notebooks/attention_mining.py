@@ -508,12 +508,6 @@ print(f"{len(boxes):,} boxes in {boxes['image_id'].nunique()} images")
 boxes.sort_values("score", ascending=False).head(5).round(2)
 
 # %% [markdown]
-# ## Exercises
-#
-# Work through {doc}`exercises/attention_mining`: what each step hides, what is left when it is hidden, which sizes profit from several scales, what
-# preservation does not preserve, why hiding can make a classifier worse, and when to stop.
-
-# %% [markdown]
 # ## What is the paper's and what is ours
 #
 # The abstract names the three ideas. Nearly everything else on this page is our reading of them; no number of the paper is known to us, so none is
@@ -526,3 +520,5 @@ with pd.option_context("display.max_colwidth", None):
 # %% [markdown]
 # **To take away.** Mining makes a network say more. Whether it then says more that is *true* depends on where it looked at first, so measure what is
 # claimed beside what is found, and put the location prior beside both.
+#
+# **Try it yourself.** {doc}`exercises/attention_mining`: six exercises that check themselves, and a quiz.

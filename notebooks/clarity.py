@@ -479,12 +479,6 @@ cost[[*columns]].rename(columns=columns).style.format(
 # its deepest stages at stride 8. Attention mining asks four networks.
 
 # %% [markdown]
-# ## Exercises
-#
-# Work through {doc}`exercises/clarity`: what a token looks at, three votes on a cell, what orthogonality does to angles and when tokens are too many, what a prior
-# forbids, and regions of your own.
-
-# %% [markdown]
 # ## What is the paper's and what is ours
 #
 # Every row that is not marked `paper` may be otherwise in the authors' network.
@@ -497,3 +491,5 @@ with pd.option_context("display.max_colwidth", None):
 
 # %% [markdown]
 # **To take away.** What a token attends to is not yet where its finding is: ask of every part of a heat map what it points at by itself.
+#
+# **Try it yourself.** {doc}`exercises/clarity`: six exercises that check themselves, and a quiz.

@@ -434,11 +434,6 @@ table[["classification", "attention", "localization", *figures.CONTROLS]]
 #
 # On the test images of one fold the boxes of 346 images of other patients take pointing from 0.11 to 0.29, which is about where the location prior is: what boxes
 # teach first is where findings usually are.
-#
-# ## Exercises
-#
-# Work through {doc}`exercises/ham`: levels as sets and as maps, maps that satisfy both constraints and show nothing, who may learn from a constraint, patients on both
-# sides, and what a few boxes add.
 
 # %% [markdown]
 # ## What is the paper's and what is ours
@@ -457,3 +452,5 @@ with pd.option_context("display.max_colwidth", None):
 # %% [markdown]
 # **To take away.** An order of attention can be written as a loss on sets, but a loss says nothing
 # about where. Look at the maps, not only at the loss that they satisfy. And a list of images is part of a method: look who is on both sides of it.
+#
+# **Try it yourself.** {doc}`exercises/ham`: six exercises that check themselves, and a quiz.
