@@ -615,7 +615,7 @@ display_quiz(
                 {
                     "answer": "Which absent findings the teacher almost saw.",
                     "correct": True,
-                    "feedback": "Probabilities near 0 differ little from each other, their halved log-odds more.",
+                    "feedback": "Probabilities near 0 hardly differ from each other; with halved log-odds they do.",
                 },
             ],
         },
