@@ -1,8 +1,8 @@
 """The exercises of a source: a py:percent notebook, checked cell by cell.
 
 An exercise is a heading ``## 1. Title`` with a line ``*Recall, 5 minutes.*``, then one cell each
-tagged ``solution``, ``check`` and ``expected``; CONTRIBUTING.md says more. :mod:`cxrlib.course`
-makes the students' notebooks from it.
+tagged ``solution``, ``check`` and ``expected``. CONTRIBUTING.md says more, and
+:mod:`cxrlib.course` makes the students' notebooks from it.
 """
 
 import re

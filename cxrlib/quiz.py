@@ -35,8 +35,8 @@ def _question(number: int, question: dict[str, Any]) -> str:
     if sum(bool(answer["correct"]) for answer in answers) != 1:
         raise ValueError(f"{question['question']!r} needs exactly one correct answer")
     shown = "".join(_answer(answer) for answer in answers)
-    text = _html(question["question"])
-    return f'<div role="group"><p><strong>{number}.</strong> {text}</p>{shown}</div>'
+    text = f"<p><strong>{number}.</strong> {_html(question['question'])}</p>"
+    return f'<div role="group" aria-label="Question {number}">{text}{shown}</div>'
 
 
 def _answer(answer: dict[str, Any]) -> str:

@@ -508,58 +508,6 @@ print(f"{len(boxes):,} boxes in {boxes['image_id'].nunique()} images")
 boxes.sort_values("score", ascending=False).head(5).round(2)
 
 # %% [markdown]
-# ## Exercises
-#
-# **1.** Hide by a stricter rule: with $\tau = 0.8$ instead of 0.5, how much of an image would count as looked at after all steps, on average over this
-# run's maps? Must it be less?
-
-# %% tags=["hide-cell"]
-from cxrlib.models.mining_steps import claimed
-
-looked_at = {tau: float(claimed(steps_of_pairs, tau)[-1].mean()) for tau in (0.5, 0.8)}
-assert looked_at[0.8] <= looked_at[0.5]  # M >= 0.8 implies M >= 0.5, at every step
-looked_at
-
-# %% [markdown]
-# **2.** Preservation compares mean features and logits, not maps. Make up two networks that answer alike by both and look elsewhere. What follows for what KP
-# can prevent?
-
-# %% tags=["hide-cell"]
-from cxrlib.models.attention_mining import distance
-from cxrlib.models.mining_network import CAMNetwork
-
-torch.manual_seed(0)
-f = CAMNetwork(14, "resnet18", 16, False, True, (8, 16, 32), "mean", None).eval()
-with torch.no_grad():
-    A = f(torch.rand(1, 1, 64, 64))
-    one, other = f.answer(A), f.answer(A.flip(-1))  # looks to the other side
-preserved = float(distance(other, one, "both"))
-moved = float((other.M - one.M).abs().mean() / one.M.abs().mean())
-assert preserved < 1e-10 and moved > 0.01
-preserved, moved
-
-# %% [markdown]
-# KP keeps the *answer*. Where the network looks for it is free, and that is the point: were the maps preserved as well, nothing could be mined.
-#
-# **3.** The union of maps takes the maximum. Score the mean of the steps' maps instead (`union="mean"`), without training again. Which findings would you
-# expect to gain?
-
-# %% tags=["hide-cell"]
-from cxrlib.metrics.scorer import of_predictions
-
-size = settings["image_size"]
-unions = {
-    "maximum": of_predictions(predictions.aligned(split.test), split.test, size),
-    "mean": metrics.of_pairs(steps_of_pairs.mean(axis=0), truth, size),
-}
-scored = metrics.measure(unions, truth, size, ["maps"])
-both = {name: metrics.estimate(of, ["continuous_dice"]) for name, of in scored.items()}
-if len(model.networks) == 1:  # one map is its own mean and maximum
-    rest = both["mean"].minus(both["maximum"]).replicates["continuous_dice"]
-    assert np.nanmax(np.abs(rest)) < 1e-2
-{name: metrics.show(of.summary("continuous_dice")["macro"]) for name, of in both.items()}
-
-# %% [markdown]
 # ## What is the paper's and what is ours
 #
 # The abstract names the three ideas. Nearly everything else on this page is our reading of them; no number of the paper is known to us, so none is
@@ -572,3 +520,5 @@ with pd.option_context("display.max_colwidth", None):
 # %% [markdown]
 # **To take away.** Mining makes a network say more. Whether it then says more that is *true* depends on where it looked at first, so measure what is
 # claimed beside what is found, and put the location prior beside both.
+#
+# **Try it yourself.** {doc}`exercises/attention_mining`: six exercises that check themselves, and a quiz.

@@ -479,59 +479,6 @@ cost[[*columns]].rename(columns=columns).style.format(
 # its deepest stages at stride 8. Attention mining asks four networks.
 
 # %% [markdown]
-# ## Exercises
-#
-# **1.** The odds of a cell are a product, so one part can spoil it. Raise the attention to a power $\gamma$ before it is multiplied: $\gamma = 0$ leaves it out, $\gamma = 1$ is the final map.
-# Which power points best on the test images, and why may this page not choose it?
-
-# %% tags=["hide-cell"]
-points = {}
-if len(looks.stages) > 1:
-    rest = looks.stages["class map, foreground"].astype(float)
-    for gamma in (0, 0.25, 0.5, 1):
-        odds = looks.stages["attention"] ** gamma * rest / (1 - rest).clip(1e-9)
-        maps = odds / (1 + odds)
-        frames = {"map": metrics.of_pairs(maps, truth, scored.size)}
-        one = metrics.measure(frames, truth, scored.size, ["maps"])["map"]
-        points[gamma] = metrics.estimate(one, ["pointing"]).summary("pointing")["macro"].value
-    assert (
-        abs(points[0] - by_stage["class map, foreground"].summary("pointing")["macro"].value) < 1e-9
-    )
-points  # chosen on the boxes that are scored, it would flatter itself
-
-# %% [markdown]
-# **2.** Show that the orthogonality loss is 1 for equal tokens, and that 14 tokens of fewer than 14 numbers cannot bring it to 0.
-
-# %% tags=["hide-cell"]
-from cxrlib.models.clarity_losses import orthogonal_loss
-
-torch.manual_seed(0)
-assert abs(orthogonal_loss(torch.ones(1, 14, 8)) - 1) < 1e-6
-crowded = torch.nn.Parameter(torch.randn(1, 14, 8))
-descent = torch.optim.Adam([crowded], 0.05)
-for _ in range(400):
-    descent.zero_grad()
-    loss = orthogonal_loss(crowded)
-    loss.backward()
-    descent.step()
-# The Gram matrix has 14 ones on its diagonal and rank 8: its squares sum to 14 ** 2 / 8 at least.
-least = (14**2 / 8 - 14) / (14 * 13)
-assert least - 1e-4 < loss < 1.05 * least
-print(f"reached {loss:.4f}, least {least:.4f}")
-
-# %% [markdown]
-# **3.** A softer teacher says more: show that the gradient of the distillation loss is $\tau$ times the difference of the softened probabilities.
-
-# %% tags=["hide-cell"]
-from cxrlib.models.clarity_losses import distillation_loss
-
-tau, student, teacher = 2.0, torch.tensor([[0.3]], requires_grad=True), torch.tensor([[1.5]])
-distillation_loss(student, teacher, tau).backward()
-expected = tau * ((student / tau).sigmoid() - (teacher / tau).sigmoid())
-assert torch.allclose(student.grad, expected.detach())
-student.grad.item()
-
-# %% [markdown]
 # ## What is the paper's and what is ours
 #
 # Every row that is not marked `paper` may be otherwise in the authors' network.
@@ -544,3 +491,5 @@ with pd.option_context("display.max_colwidth", None):
 
 # %% [markdown]
 # **To take away.** What a token attends to is not yet where its finding is: ask of every part of a heat map what it points at by itself.
+#
+# **Try it yourself.** {doc}`exercises/clarity`: six exercises that check themselves, and a quiz.

@@ -376,7 +376,7 @@ pd.DataFrame(comparison).T.fillna("–")
 # fifth. It is less with every seed from the second epoch on.
 #
 # **And they point nowhere.** The same networks classify only a little less well, but their maps point into the box about as often as
-# noise does, or less: they are brightest along the border of the image, where hardly a finding lies. That satisfies both losses, as exercise 2 shows, and
+# noise does, or less: they are brightest along the border of the image, where hardly a finding lies. That satisfies both losses ({doc}`exercises/ham`, 3), and
 # costs the classifiers little, whose weights the constraints cannot touch. The constraints order the levels; they do not say where any of them
 # should be. With their released weight the cross-entropy has the say: see the gradients above.
 #
@@ -434,53 +434,6 @@ table[["classification", "attention", "localization", *figures.CONTROLS]]
 #
 # On the test images of one fold the boxes of 346 images of other patients take pointing from 0.11 to 0.29, which is about where the location prior is: what boxes
 # teach first is where findings usually are.
-#
-# ## Exercises
-#
-# **1.** The threshold $\sigma$ is in the units of the logits. Let a finding's map lie exactly inside the abnormality, and multiply both by $s$.
-# For which $s$ does the bounded loss say that half of it is outside?
-
-# %% tags=["hide-cell"]
-from cxrlib.models.ham_losses import SIGMA
-
-A = torch.zeros(1, 1, 8, 8)
-A[..., 2:5, 2:5] = 1
-present = torch.ones(1, 1, dtype=torch.bool)
-scales = torch.tensor([0.5, SIGMA, 1.0])
-losses = torch.stack([bounded_loss(s * A, s * A, present) for s in scales])
-assert torch.allclose(losses, torch.tensor([1.0, 0.5, 0.0]), atol=1e-3)
-dict(zip(scales.tolist(), losses.tolist(), strict=True))
-
-# %% [markdown]
-# Perfectly nested maps of weak activation cost as much as misplaced ones.
-#
-# **2.** Find maps for which both constraints are satisfied and which show nothing at all.
-
-# %% tags=["hide-cell"]
-everywhere = torch.full((1, 2, 8, 8), 5.0)
-both = torch.ones(1, 2, dtype=torch.bool)
-cheat = [loss(everywhere, everywhere[:, :1], both) for loss in (bounded_loss, union_loss)]
-assert all(loss == 0 for loss in cheat)
-cheat
-
-# %% [markdown]
-# Order is not place: the constraints need a classifier that puts at least one of the levels where it belongs.
-#
-# **3.** Show that a constraint changes the features but not the classifiers. Then attach the weights again: which way out would that open?
-
-# %% tags=["hide-cell"]
-torch.manual_seed(0)
-tiny = create_model("ham", encoder="resnet18", width=16)
-levels = tiny.levels(torch.rand(2, 1, 64, 64))
-labels = torch.ones(2, 14, dtype=torch.bool)
-bounded_loss(levels.A, levels.A_abnormal, labels, sigma=0.0).backward()
-assert tiny.classes.weight.grad is None and tiny.abnormal.weight.grad is None
-assert tiny.head[0].weight.grad.abs().sum() > 0
-
-features, w = torch.rand(1, 128, 8, 8), tiny.abnormal.weight.detach().requires_grad_()
-attached = torch.nn.functional.conv2d(features, w[..., None, None]).relu()
-bounded_loss(ham.activation(features, tiny.classes.weight), attached, labels[:1], 0.0).backward()
-assert w.grad.abs().sum() > 0  # abnormality could simply be called everything
 
 # %% [markdown]
 # ## What is the paper's and what is ours
@@ -499,3 +452,5 @@ with pd.option_context("display.max_colwidth", None):
 # %% [markdown]
 # **To take away.** An order of attention can be written as a loss on sets, but a loss says nothing
 # about where. Look at the maps, not only at the loss that they satisfy. And a list of images is part of a method: look who is on both sides of it.
+#
+# **Try it yourself.** {doc}`exercises/ham`: six exercises that check themselves, and a quiz.

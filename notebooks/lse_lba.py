@@ -342,3 +342,5 @@ with pd.option_context("display.max_colwidth", None):
 #
 # **To take away.** Pooling decides what a map may look like. $r_0$ is a statement about size: how small
 # a finding may be and still be worth a confident answer.
+#
+# **Try it yourself.** {doc}`exercises/lse_lba`: five exercises that check themselves, and a quiz.

@@ -342,3 +342,5 @@ with pd.option_context("display.max_colwidth", None):
 # %% [markdown]
 # **To take away.** A localization score is a statement about a map *and* a convention. Before comparing two numbers ask: which
 # threshold, chosen by whom, on which patients; divided by what; in which frame; and what do noise and the location prior score?
+#
+# **Try it yourself.** {doc}`exercises/metrics`: five exercises that check themselves, and a quiz.

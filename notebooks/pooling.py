@@ -149,8 +149,6 @@ networks = table[["pooling", "context", "share", "seed"]].drop_duplicates()
 print(f"{len(networks)} networks in {time.monotonic() - start:.0f} s")
 
 # %% mystnb={"image": {"alt": "Four line charts with intervals over seeds: AUROC of all, plain and subtle positive instances, and of all where the background knows, against the share of positive instances in a positive bag, a line for each of six poolings."}}
-from cxrlib import figures_studies
-
 PANELS = {
     "all positive instances": ("instances", 0.0),
     "plain ones": ("plain", 0.0),
@@ -170,12 +168,11 @@ def by_pooling(metric, context):
 
 
 panels = {title: by_pooling(*asked) for title, asked in PANELS.items()}
-figures_studies.trends(panels, "positive instances, %")
-plt.gcf().axes[0].set_ylabel("AUROC of instances")
+figures_pooling.learned(panels, "positive instances of a positive bag, %", "AUROC of instances")
 plt.show()
 
 # %% [markdown]
-# Thin lines are seeds, each of which draws its own bags. Differences from LSE-LBA within seeds, with 95 % intervals:
+# A dot is the mean over seeds, each of which draws its own bags, a bar its 95 % interval. Differences from LSE-LBA within seeds:
 
 # %%
 import pandas as pd
@@ -202,13 +199,13 @@ pd.DataFrame(
 # %% [markdown]
 # With preset `quick`:
 #
-# **Most of the bag is positive.** Mean and noisy-or are right: they find the subtle instances, too, which LSE-LBA, max and attention leave at chance or below. What is taught is found, and a pooling that
+# **Most of the bag is positive.** Mean and noisy-or are right: they find the subtle instances, too, which LSE-LBA and max leave near chance and attention below it. What is taught is found, and a pooling that
 # believes the highest score teaches only what was plain already. That is the hazy rest of a lesion, and the reason why maps of sharp poolings are small.
 #
 # **Few are positive, and the background is silent.** The mean is no worse than any other, which may surprise. Its $p$ is useless, as the first chart shows, but scores are *ranked*, and where the background of
 # positive and of negative bags is alike, what it wrongly teaches cancels out.
 #
-# **Few are positive, and the background knows.** Now nothing cancels. With a tenth of positive instances LSE-LBA is ahead of the mean, and far ahead of noisy-or: both answer with the background. With most instances positive
+# **Few are positive, and the background knows.** Now nothing cancels. With a tenth of positive instances LSE-LBA is a little ahead of the mean and clearly ahead of noisy-or: both answer with the background. With most instances positive
 # the mean is ahead again.
 #
 # **One of 36.** No pooling is reliable on a few hundred bags once the background knows.

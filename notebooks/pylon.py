@@ -417,52 +417,6 @@ pd.Series(
 ).to_frame()
 
 # %% [markdown]
-# ## Exercises
-#
-# **1.** How much of PYLON's score is resolution alone? Give its map the grid of the last features, keeping the highest value under each
-# coarse cell, and score it again.
-
-# %% tags=["hide-cell"]
-grid = settings["image_size"] // 32
-pooled = torch.nn.functional.adaptive_max_pool2d(
-    torch.from_numpy(predictions.pairs(truth)).float(), grid
-)
-blunt = metrics.of_pairs(pooled.numpy(), truth, scored.size)
-blunt = metrics.measure({"blunt": blunt}, truth, scored.size, ["maps"])["blunt"]
-metrics.show(metrics.estimate(blunt, ["pointing"]).summary("pointing")["macro"])
-
-# %% [markdown]
-# **2.** The maximum teaches one cell per finding and image. Count the cells that learn when PYLON pools by the mean instead
-# (`pooling="mean"`). Which of the two would you use if a finding covers half of the image?
-
-
-# %% tags=["hide-cell"]
-def cells_that_learn(pooling):
-    torch.manual_seed(0)
-    tiny = create_model("pylon", encoder="resnet18", width=16, pa_depth=1, pooling=pooling)
-    kept = []
-    tiny.head.register_forward_hook(lambda head, inputs, scores: kept.append(scores))
-    (gradient,) = torch.autograd.grad(tiny(torch.rand(2, 1, 64, 64)).logits.sum(), kept)
-    return int((gradient[0, 0] != 0).sum())
-
-
-{pooling: cells_that_learn(pooling) for pooling in ("max", "mean")}
-
-# %% [markdown]
-# **3.** CAM's map adds up to its logit. Show that this holds for `cam_mean` and fails for `cam_max`.
-
-# %% tags=["hide-cell"]
-gaps = {}
-for name in ("cam_mean", "cam_max"):
-    torch.manual_seed(0)
-    tiny = create_variant(name, pa_depth=1, encoder="resnet18", width=16).eval()
-    output = tiny(torch.rand(2, 1, 64, 64))
-    gap = output.maps.logit().mean((-2, -1)) - output.logits
-    gaps[name] = gap.detach().abs().max().item()
-assert gaps["cam_mean"] < 1e-4 < gaps["cam_max"]
-gaps
-
-# %% [markdown]
 # ## What is the paper's and what is ours
 #
 # The authors' code is public, and the network, its training and its scoring follow it; of the paper itself we had the abstract.
@@ -483,3 +437,5 @@ with pd.option_context("display.max_colwidth", None):
 # %% [markdown]
 # **To take away.** A fine map needs more than a decoder: every cell must answer for its own place. Look for
 # averages over the image, also those that hide in a normalization, before you trust a heat map.
+#
+# **Try it yourself.** {doc}`exercises/pylon`: six exercises that check themselves, and a quiz.

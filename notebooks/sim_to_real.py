@@ -116,6 +116,7 @@ Markdown(
 # ## What this does not show
 #
 # - The phantom was chosen by its zero-shot score on these same boxes (`results/README.md` lists the steps), so that every number with a phantom in it flatters itself a little. Scratch has no such advantage.
+# - Where an arm has one seed, its intervals say nothing of another seed; the first line of this page says how many there are.
 # - The schedule on real images was set once, for all arms; a longer one might help scratch more.
 # - The sample is small and rich in pneumonia. Its numbers are not those of the full test set.
 #

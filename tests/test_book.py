@@ -35,6 +35,7 @@ SPHINX_KEYS = {
     "nb_render_markdown_format",
     "nitpick_ignore_regex",
     "suppress_warnings",
+    "toc_object_entries",
 }
 ALLOWED = {
     "title": None,

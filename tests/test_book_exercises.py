@@ -62,6 +62,8 @@ def test_solutions_are_shown_or_hidden_by_one_setting(built):
     assert ("def twice" not in text and SOLUTION not in text) is hidden
     assert ("assert twice(2) == 4" in text) is True
     assert 'alt="A line from 0 to 2."' in page
+    assert (">Solution<" in page) is not hidden
+    assert ">Code of the check<" in page and ">Code of the figure<" in page
     if hidden:
         anywhere = [path for path in html.rglob("*") if path.suffix in (".html", ".js", ".ipynb")]
         assert [path for path in anywhere if SOLUTION in path.read_text(errors="ignore")] == []

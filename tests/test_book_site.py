@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import yaml
+from test_book import toc_pages
 
 import cxrlib
 
@@ -46,9 +47,12 @@ def test_every_public_module_is_in_the_reference():
 def test_reading_times_name_every_page_of_the_course():
     taught = (ROOT / "book" / "teaching.md").read_text().split("## Twelve weeks")[0]
     toc = (ROOT / "_toc.yml").read_text()
-    lessons = re.findall(r"file: (notebooks/\w+)", toc)
+    lessons = re.findall(r"file: (notebooks/\w+)$", toc, re.M)
     assert lessons
-    assert [name for name in lessons if f"{{doc}}`../{name}`" not in taught] == []
+    for name in lessons:
+        (minutes,) = re.findall(rf"^\| {{doc}}`\.\./{name}` \| (\d+) \|", taught, re.M)
+        source = (ROOT / f"{name}.py").read_text()
+        assert f"Reading time {minutes} minutes" in source, name
 
 
 def test_the_glossary_has_each_word_once():
@@ -95,10 +99,19 @@ def test_the_citation_is_that_of_citation_cff(extension):
 
 def test_the_book_states_version_commit_date_and_environment(html: Path):
     page = (html / "book" / "status.html").read_text()
-    for word in ("Version", "Commit", "Built", "Python", "torch", "System", "Processor"):
-        assert f"<p>{word}" in page or f"{word} " in page, word
-    executed = re.findall(r'href="\.\./notebooks/(\w+)\.html"[^>]*><span class="std', page)
-    assert set(executed) or "notebooks/lse_lba" in page
+    rows = dict(re.findall(r"<td><p>(.*?)</p></td>\n<td><p>(.*?)</p></td>", page))
+    assert rows["Version"] == cxrlib.__version__
+    assert {"Commit", "Built", "Python", "Packages", "System", "Processor"} <= set(rows)
+    assert "torch" in rows["Packages"]
+
+
+def test_the_book_states_how_long_each_notebook_took(html: Path):
+    page = (html / "book" / "status.html").read_text()
+    table = page.split('id="notebooks"')[1].split("</table>")[0]
+    seconds = re.findall(r'"doc">([\w/]+)</span>.*?<p>force</p>.*?<p>([\d.]+)</p>', table, re.S)
+    pages = [name for name in toc_pages() if name.startswith("notebooks/")]
+    assert set(pages) <= {name for name, _ in seconds}
+    assert all(float(taken) > 0 for _, taken in seconds)
 
 
 def built_page(folder: Path, url: str, environment: dict[str, str]) -> str:

@@ -91,6 +91,24 @@ def test_a_slider_at_an_origins_threshold_gives_that_origins_number(data):
     assert own["ham"] == conventions.HAM_THRESHOLD
 
 
+def test_the_questions_of_the_pages_have_answers(data):
+    numbers = [found for method in data["conventions"]["methods"] for found in method["findings"]]
+    cuts = [at for found in numbers for kind in found["reference"].values() for at in kind]
+    assert any((at["pylon_iou"] > 0.3) != (at["clarity"] >= 0.3) for at in cuts)
+    own = [found["own"] for found in numbers]
+    assert any(0 < 2 * its["ham_iou"] < its["wang_iou"] for its in own)
+    assert any(its["pointing"] == 1 and its["pylon_iou"] < 0.1 for its in own)
+    dice = {
+        scene["name"]: [run["findings"][row]["continuous_dice"] for run in data["r0"]["runs"]]
+        for row, scene in enumerate(data["r0"]["findings"])
+    }
+    assert dice["Hernia"][0] < dice["Hernia"][-1] - 0.1
+    assert dice["Cardiomegaly"][0] > dice["Cardiomegaly"][-1] + 0.1
+    masses = [run["findings"][4]["p"] for run in data["r0"]["runs"]]
+    higher = np.greater(*np.moveaxis(np.array(masses), 1, 0))  # (runs, sharpnesses)
+    assert higher.any() and not higher.all()
+
+
 def test_the_page_pools_as_the_library_does(tab: Page, data):
     found = tab.evaluate(
         """() => cxrlib.r0.runs.map(run => run.findings.map(({maps}) => maps.map(map =>

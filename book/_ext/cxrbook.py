@@ -78,10 +78,16 @@ def outdated(
 
 
 def mend_markup(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """What a screen reader cannot make sense of in the themes' markup."""
+    """What the themes' markup keeps from a screen reader, a keyboard or a phone."""
     # A list of sources has links beside its entries, which the role of a list forbids.
     body = context.get("body", "")
-    context["body"] = re.sub(r' role="(doc-biblioentry|list)"', "", body)
+    body = re.sub(r' role="(doc-biblioentry|list)"', "", body)
+    # A figure of a cell leads to itself in full size; that also lets the keyboard move it sideways.
+    context["body"] = re.sub(
+        r'(<div class="cell_output[^>]*>\s*)(<img [^>]*src="([^"]+)"[^>]*>)',
+        r'\1<a href="\3">\2</a>',
+        body,
+    )
     tree_of = context["generate_toctree_html"]
 
     def named(*args: Any, **options: Any) -> Any:
@@ -159,6 +165,7 @@ class Citation(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.set_html_assets_policy("always")  # formulas in the sidebar of pages without any
     app.connect("config-inited", set_address)
     app.connect("env-get-outdated", outdated)
     app.connect("doctree-read", offer_to_run)

@@ -24,14 +24,21 @@ def has_student(app: Sphinx, docname: str) -> bool:
     return (Path(app.srcdir) / f"{of_student(docname)}.ipynb").exists()
 
 
-def hide(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Leave the solutions out of the page; they are executed all the same."""
-    if not (app.config.hide_solutions and has_student(app, docname)):
+LABELS = {"solution": "Solution", "check": "Code of the check", "expected": "Code of the figure"}
+"""What a reader clicks to see a cell with this tag."""
+
+
+def prepare(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Say what opens, and leave the solutions out if they are to be hidden; they are executed."""
+    if not has_student(app, docname):
         return
     notebook = json.loads(source[0])
     for cell in notebook["cells"]:
         tags = cell["metadata"].get("tags", [])
-        if "solution" in tags:
+        for tag in LABELS.keys() & set(tags):
+            prompts = dict.fromkeys(("code_prompt_show", "code_prompt_hide"), LABELS[tag])
+            cell["metadata"].setdefault("mystnb", {}).update(prompts)
+        if "solution" in tags and app.config.hide_solutions:
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
     source[0] = json.dumps(notebook)
 
@@ -58,7 +65,7 @@ def hand_out(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_config_value("hide_solutions", False, "env", bool)
-    app.connect("source-read", hide)
+    app.connect("source-read", prepare)
     app.connect("html-page-context", launch, priority=900)  # the theme makes its buttons at 501
     app.connect("build-finished", hand_out)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
