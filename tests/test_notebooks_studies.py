@@ -6,7 +6,13 @@ import nbformat
 import pytest
 from test_notebooks import ROOT, papermill
 
-FIGURES = {"reproduction": 1, "comparison": 2, "r0_sensitivity": 5, "shortcuts": 4, "sim_to_real": 1}
+FIGURES = {
+    "reproduction": 1,
+    "comparison": 2,
+    "r0_sensitivity": 5,
+    "shortcuts": 4,
+    "sim_to_real": 1,
+}
 TOC = (ROOT / "_toc.yml").read_text()
 PAGES = [name for name in FIGURES if f"- file: notebooks/{name}\n" in TOC]
 
