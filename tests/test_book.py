@@ -174,7 +174,8 @@ def test_a_sentence_that_a_cell_writes_has_its_formulas(pages: dict[str, Page]):
 
 def test_no_page_shows_a_traceback(pages: dict[str, Page]):
     for name, page in pages.items():
-        assert "Traceback (most recent call last)" not in page.text, name
+        if not name.startswith("book/api"):  # an example there may show an error
+            assert "Traceback (most recent call last)" not in page.text, name
         assert 'class="output traceback' not in page.text, name
 
 
