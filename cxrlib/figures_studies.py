@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxrlib.figures import COLOURS, CONTROLS, no_ticks
+from cxrlib.figures import COLOURS, CONTROLS
 from cxrlib.studies import differences, over_seeds
 
 _GREYS = {
@@ -193,25 +193,6 @@ def gains(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) -> Figure:
         axis.set_title(title, fontsize=10)
         axis.grid(axis="y", color="0.93")
     _one_legend(figure, axes[0], axes[0][:0])
-    return figure
-
-
-def difference(first: np.ndarray, second: np.ndarray, titles: tuple[str, str]) -> Figure:
-    """Two images and what the second has more or less.
-
-    Args:
-        first, second: uint8 (side, side).
-        titles: of the two.
-    """
-    figure, axes = plt.subplots(1, 3, figsize=(8.6, 3.1), layout="constrained")
-    change = second.astype(float) - first
-    most = max(float(np.abs(change).max()), 1.0)
-    axes[0].imshow(first, cmap="gray", vmin=0, vmax=255)
-    axes[1].imshow(second, cmap="gray", vmin=0, vmax=255)
-    axes[2].imshow(change, cmap="PuOr", vmin=-most, vmax=most)
-    for axis, title in zip(axes, (*titles, "difference"), strict=True):
-        axis.set_title(title, fontsize=10)
-    no_ticks(axes)
     return figure
 
 

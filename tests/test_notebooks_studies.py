@@ -10,7 +10,6 @@ FIGURES = {
     "reproduction": 1,
     "comparison": 2,
     "r0_sensitivity": 5,
-    "shortcuts": 4,
     "sim_to_real": 1,
 }
 TOC = (ROOT / "_toc.yml").read_text()
