@@ -18,7 +18,8 @@ def display_quiz(questions: Sequence[dict[str, Any]]) -> HTML:
             ``correct`` and ``feedback``. Texts may hold formulas, ``$r_0$``, and code in backticks.
 
     Raises:
-        ValueError: a question has not exactly one correct answer, or an answer is without feedback.
+        ValueError: a question has not exactly one correct answer, or an answer is without feedback
+            or a formula without words, which screen readers leave out.
 
     >>> right = {"answer": "the mean", "correct": True, "feedback": "Every place has the same say."}
     >>> wrong = {"answer": "the sum", "correct": False, "feedback": "$p$ would exceed 1."}
@@ -42,6 +43,8 @@ def _question(number: int, question: dict[str, Any]) -> str:
 def _answer(answer: dict[str, Any]) -> str:
     if not answer.get("feedback"):
         raise ValueError(f"the answer {answer['answer']!r} has no feedback that explains it")
+    if not _MARKS[0][0].sub("", answer["answer"]).strip(" ."):
+        raise ValueError(f"{answer['answer']!r} is read to nobody; put words beside the formula")
     verdict = "Right." if answer["correct"] else "Not so."
     return (
         f"<details><summary>{_html(answer['answer'])}</summary>"

@@ -245,13 +245,20 @@ def test_the_command_writes_all_notebooks_or_none(tmp_path, monkeypatch, capsys)
 
 
 def test_a_quiz_explains_each_answer():
-    right = {"answer": "$a < b$", "correct": True, "feedback": "because `a` is 1"}
+    right = {"answer": "then $a < b$", "correct": True, "feedback": "because `a` is 1"}
     wrong = {"answer": "no", "correct": False, "feedback": "see above"}
     shown = display_quiz([{"question": "Is it so?", "answers": [wrong, right]}]).data
     assert shown.count('<div role="group" aria-label="Question 1">') == 1
-    assert "<summary>\\(a &lt; b\\)</summary><p><strong>Right.</strong>" in shown
+    assert "<summary>then \\(a &lt; b\\)</summary><p><strong>Right.</strong>" in shown
     assert "because <code>a</code> is 1" in shown and "<strong>Not so.</strong> see above" in shown
     assert "<script" not in shown and "http" not in shown
-    for answers in ([wrong, wrong], [right, right], [right, wrong | {"feedback": ""}]):
-        with pytest.raises(ValueError, match=r"exactly one correct answer|has no feedback"):
+    for answers in (
+        [wrong, wrong],
+        [right, right],
+        [right, wrong | {"feedback": ""}],
+        [right, wrong | {"answer": "$b$."}],
+    ):
+        with pytest.raises(
+            ValueError, match=r"exactly one correct answer|has no feedback|put words"
+        ):
             display_quiz([{"question": "Is it so?", "answers": answers}])

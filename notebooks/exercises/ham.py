@@ -530,12 +530,12 @@ display_quiz(
             "question": "For binary maps $A$ and masks $M$, what is HAM's box loss, $\\sum (A - M)^2 / \\sum (A + M)$?",
             "answers": [
                 {
-                    "answer": "$1 - \\text{Dice}$",
+                    "answer": "What their Dice lacks, $1 - \\text{Dice}$.",
                     "correct": True,
                     "feedback": "Squared differences count the cells in one set only, the denominator the cells of both sets: 1 minus twice the overlap over the sum of areas.",
                 },
                 {
-                    "answer": "$1 - \\text{IoU}$",
+                    "answer": "What their IoU lacks, $1 - \\text{IoU}$.",
                     "correct": False,
                     "feedback": "The denominator counts the overlap twice; that of the IoU counts it once.",
                 },
