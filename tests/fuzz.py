@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing: ``python tests/fuzz.py all --minutes 60``, or one target.
 
-It needs ``python -m pip install atheris``. It ends with the first file on which a reader of
-``fuzzing.py`` breaks a rule, and leaves that file in this folder (``crash-*``).
+It needs ``python -m pip install -e ".[fuzz,test]"``. It ends with the first file on which a reader
+of ``fuzzing.py`` breaks a rule, and leaves that file in this folder (``crash-*``).
 """
 
 import argparse
