@@ -38,7 +38,7 @@ class LSEOfProbabilities(torch.autograd.Function):
     """log1p(mean expm1(r S)) / r for S in [0, 1]: no term is negative, so no precision is lost.
 
     Without a pass for the maximum, in pieces that stay in the processor's cache, and with one map
-    of memory, which becomes the gradient. (Plain operations keep four, and take ten times as long.)
+    of memory, which becomes the gradient. (Plain operations need seven maps more.)
     """
 
     @staticmethod
