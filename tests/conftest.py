@@ -9,6 +9,9 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a core each
+
 import nbformat
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -31,6 +34,13 @@ SWITCHES = [
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--preset", default="smoke", help="of the book's pages; published: quick")
     parser.addoption("--book", type=Path, help="the folder of a built book, to build none")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, a file's fixtures are made in one of them, and so is the book."""
+    for item in items:
+        needs_book = "html" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("book" if needs_book else item.path.name))
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 README = (ROOT / "README.md").read_text()
 
 RUN = "python -m pip install -e . && papermill notebooks/lse_lba.ipynb out.ipynb -p r0 5"
-TEST = 'python -m pip install -e ".[book,test,workflow]" && pytest'
+TEST = 'python -m pip install -e ".[book,test,workflow]" && pytest -n auto'
 BUILD = "jupyter-book build . -n -W --keep-going"
 MODULES = {
     "opencv-python-headless": "cv2",
@@ -36,6 +36,7 @@ USED_WITHOUT_IMPORT = {
     "papermill": "the command that runs a notebook",
     "jupytext": "the command that makes an .ipynb from its .py",
     "ipykernel": "the kernel that executes a notebook",
+    "pytest-xdist": "the tests in several processes",
 }
 COMES_WITH = {
     "IPython": "ipykernel",
@@ -142,7 +143,7 @@ def test_readme_shows_the_command(command):
 def test_ci_installs_as_the_readme_does():
     ci = (ROOT / ".ci" / "run").read_text()
     assert TEST.split(" && ")[0].replace("install", "install --quiet") in ci
-    assert ci.splitlines()[-1] == "pytest"
+    assert ci.splitlines()[-1] == TEST.split(" && ")[1]
 
 
 def test_papermill_commands_name_real_parameters():
