@@ -153,8 +153,8 @@ plt.show()
 # ## Dials for experiments
 #
 # Every property that an experiment may ask for is one argument of `cxrlib.phantom.population.render` and of
-# `cxrlib.phantom.dataset.load`: `prevalence`, `cooccurrence`, `lesion_size`, `lesion_contrast`, `foci`, `label_noise`, `dose`, and three
-# confounders (`chest_tube`, `portable_marker`, `wires`) that go with a finding as closely as they are told.
+# `cxrlib.phantom.dataset.load`: `prevalence`, `cooccurrence`, `lesion_size`, `lesion_contrast`, `foci`, `label_noise`, `dose`, and four
+# confounders (`chest_tube`, `pacemaker`, `portable_marker`, `wires`) that go with a finding as closely as they are told.
 # The same patient stays the same patient while one dial turns.
 
 # %% mystnb={"image": {"alt": "Eight radiographs of one patient with a mass: as drawn, half and one and a half times the size, twice the contrast, three foci, a fiftieth of the dose, and a pneumothorax without and with a chest tube."}}

@@ -33,8 +33,9 @@ class Controls:
         foci: of focal findings on an image that has them, 1 to 8; None: a natural number.
         label_noise: probability, 0 to 0.5, that a label for training is flipped; the truth stays.
         dose: photons relative to a usual exposure, 0.01 to 100.
-        chest_tube, portable_marker, wires: 0 to 1, how closely the device goes with pneumothorax,
-            edema or infiltration; see :func:`cxrlib.phantom.devices.draw_equipment`.
+        chest_tube, pacemaker, portable_marker, wires: 0 to 1, how closely the device goes with
+            pneumothorax, cardiomegaly, edema or infiltration; see
+            :func:`cxrlib.phantom.devices.draw_equipment`.
 
     Raises:
         ValueError: a value is out of its range.
@@ -48,6 +49,7 @@ class Controls:
     label_noise: float = 0.0
     dose: float = 1.0
     chest_tube: float = 0.0
+    pacemaker: float = 0.0
     portable_marker: float = 0.0
     wires: float = 0.0
 

@@ -13,7 +13,12 @@ from scipy.interpolate import CubicSpline
 from cxrlib.phantom.chest import FIELD, Chest, Scene
 from cxrlib.phantom.skeleton import Canvas
 
-CONFOUNDERS = {"chest_tube": "Pneumothorax", "portable_marker": "Edema", "wires": "Infiltration"}
+CONFOUNDERS = {
+    "chest_tube": "Pneumothorax",
+    "pacemaker": "Cardiomegaly",
+    "portable_marker": "Edema",
+    "wires": "Infiltration",
+}
 """Devices that can be made to go with a finding, and which."""
 
 _RATES = {  # upright, in bed

@@ -2,9 +2,10 @@
 
 ``python -m cxrlib.phantom.shortcuts run --strength 0.9 --seed 0 --run-dir <folder>`` trains LSE-LBA
 on a phantom in which, on a share of the images, a chest tube is there exactly if there is a
-pneumothorax, a portable marker if an edema and electrode wires if an infiltration. It is scored on
-two tests of the same patients with the same findings: with devices as in training, and with devices
-that tell nothing. ``python -m cxrlib.phantom.shortcuts collect <runs> <table>`` gathers many runs.
+pneumothorax, a pacemaker if a cardiomegaly, a portable marker if an edema and electrode wires if an
+infiltration. It is scored on two tests of the same patients with the same findings: with devices as
+in training, and with devices that tell nothing. ``python -m cxrlib.phantom.shortcuts collect <runs>
+<table>`` gathers many runs.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from cxrlib.phantom.devices import CONFOUNDERS
 from cxrlib.studies import by_seed, differences, show
 
 CONFOUNDED = tuple(CONFOUNDERS.values())
-"""Findings that a device gives away; the other eleven have none."""
+"""Findings that a device gives away; the other ten have none."""
 
 TESTS = {"tied": "devices as in training", "free": "devices that tell nothing"}
 """Test -> what it is."""
