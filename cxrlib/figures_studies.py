@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxrlib.figures import COLOURS, CONTROLS
+from cxrlib.figures import COLOURS, CONTROLS, no_ticks
 from cxrlib.studies import differences, over_seeds
 
 _GREYS = {
@@ -193,6 +193,31 @@ def gains(table: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) -> Figure:
         axis.set_title(title, fontsize=10)
         axis.grid(axis="y", color="0.93")
     _one_legend(figure, axes[0], axes[0][:0])
+    return figure
+
+
+def where_it_looks(film: np.ndarray, maps: pd.DataFrame, device: str) -> Figure:
+    """A film, and beside it the mean map of networks at each share of telling devices.
+
+    Args:
+        film: uint8 (size, size), with the device.
+        maps: strength, row, column, value: one finding of
+            :func:`cxrlib.phantom.shortcuts.mean_maps`.
+        device: its name.
+    """
+    shares = sorted(maps["strength"].unique())
+    figure, axes = plt.subplots(
+        1, len(shares) + 1, figsize=(1.75 * len(shares) + 2.6, 2.3), layout="constrained"
+    )
+    axes[0].imshow(film, cmap="gray", vmin=0, vmax=255)
+    axes[0].set_title(f"a film with a {device}", fontsize=9)
+    for axis, share in zip(axes[1:], shares, strict=True):
+        cells = maps[maps["strength"] == share]
+        mean = cells.pivot(index="row", columns="column", values="value")
+        shown = axis.imshow(mean, cmap="magma", vmin=0, vmax=maps["value"].max())
+        axis.set_title(f"it tells on {share:.0%}", fontsize=9)
+    no_ticks(axes)
+    figure.colorbar(shown, ax=axes, label="mean map", shrink=0.9)
     return figure
 
 

@@ -28,6 +28,16 @@ def papermill(
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
+def outputs(folder: Path) -> list[str]:
+    """Of all cells of the executed notebook."""
+    cells = nbformat.read(folder / "out.ipynb", 4).cells
+    return [str(out) for cell in cells for out in cell.get("outputs", [])]
+
+
+def figures(folder: Path) -> int:
+    return sum("image/png" in out for out in outputs(folder))
+
+
 def metrics(folder: Path) -> dict:
     (path,) = folder.rglob("metrics.json")
     return json.loads(path.read_text())
@@ -97,9 +107,7 @@ def test_smoke_on_real_radiographs_scores_every_box(tmp_path, shared):
 def test_the_phantom_is_drawn_and_measured(tmp_path):
     done = papermill(tmp_path, ("preset", "smoke"), notebook="phantom")
     assert done.returncode == 0, done.stderr
-    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
-    figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
-    assert len(figures) >= 9
+    assert figures(tmp_path) >= 9
 
 
 def test_the_phantom_is_compared_with_real_radiographs(tmp_path, shared):
@@ -122,9 +130,7 @@ def test_tables_that_nothing_would_fill_are_refused(tmp_path):
 def test_the_data_are_looked_at(tmp_path):
     done = papermill(tmp_path, ("preset", "smoke"), notebook="data")
     assert done.returncode == 0, done.stderr
-    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
-    figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
-    assert len(figures) == 9
+    assert figures(tmp_path) == 9
 
 
 def test_the_data_are_looked_at_with_real_radiographs(tmp_path, shared):
@@ -137,9 +143,7 @@ def test_the_data_are_looked_at_with_real_radiographs(tmp_path, shared):
 def test_every_protocol_is_compared(tmp_path):
     done = papermill(tmp_path, ("preset", "smoke"), notebook="metrics")
     assert done.returncode == 0, done.stderr
-    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
-    figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
-    assert len(figures) == 6
+    assert figures(tmp_path) == 6
 
 
 def test_a_variant_of_pylon_is_trained_and_scored_on_real_radiographs(tmp_path, shared):
@@ -176,10 +180,8 @@ def test_attention_is_mined_from_the_base_network_of_a_finished_run(tmp_path):
     of_base, of_mined = (pd.read_csv(folder / "steps.csv") for folder in (base, mined))
     assert set(of_mined["step"]) == {0, 1, 2}
     pd.testing.assert_frame_equal(of_mined.query("step == 0"), of_base)
-    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
-    outputs = [str(out) for cell in cells for out in cell.get("outputs", [])]
-    assert sum("image/png" in out for out in outputs) == 7
-    assert sum("data:image/gif;base64," in out for out in outputs) == 1
+    assert figures(tmp_path) == 7
+    assert sum("data:image/gif;base64," in out for out in outputs(tmp_path)) == 1
 
 
 def test_ham_learns_from_the_boxes_of_some_real_radiographs(tmp_path, shared):
@@ -211,15 +213,11 @@ def test_clarity_is_taught_and_segmented_on_real_radiographs(tmp_path, shared):
 def test_the_shipped_models_are_shown_side_by_side(tmp_path):
     done = papermill(tmp_path, ("preset", "smoke"), notebook="pretrained")
     assert done.returncode == 0, done.stderr
-    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
-    figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
-    assert len(figures) == 4
+    assert figures(tmp_path) == 4
     assert [*tmp_path.iterdir()] == [tmp_path / "out.ipynb"]  # nothing is trained
 
 
 def test_poolings_are_compared_on_bags(tmp_path):
     done = papermill(tmp_path, ("preset", "smoke"), notebook="pooling")
     assert done.returncode == 0, done.stderr
-    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
-    figures = [out for cell in cells for out in cell.get("outputs", []) if "image/png" in str(out)]
-    assert len(figures) == 4
+    assert figures(tmp_path) == 4

@@ -15,6 +15,7 @@ from cxrlib.phantom.shortcuts import (
     load,
     main,
 )
+from cxrlib.predictions import Predictions
 from cxrlib.studies import by_seed
 
 SMALL = {"image_size": 64, "phantom": {"n_train": 64, "n_val": 16, "n_test": 48, "prevalence": 0.3}}
@@ -58,7 +59,7 @@ def test_runs_are_scored_on_both_tests_and_gathered(tmp_path):
     for strength in ("0", "1"):
         folder = str(tmp_path / "runs" / strength)
         main(["run", "--strength", strength, "--preset", "smoke", "--run-dir", folder])
-    main(["collect", str(tmp_path / "runs"), str(tmp_path / "table.csv")])
+    main(["collect", *(str(tmp_path / name) for name in ("runs", "table.csv", "maps.csv"))])
     table = pd.read_csv(tmp_path / "table.csv")
     assert set(table["test"]) == set(TESTS) and set(table["strength"]) == {0, 1}
     assert set(CONFOUNDED) < set(table["finding"]) and "macro" in set(table["finding"])
@@ -70,6 +71,16 @@ def test_runs_are_scored_on_both_tests_and_gathered(tmp_path):
     }
     assert auroc["tied"].loc[0, 0] == auroc["free"].loc[0, 0]
     assert auroc["tied"].loc[0, 1] != auroc["free"].loc[0, 1]
+    maps = pd.read_csv(tmp_path / "maps.csv").set_index(["strength", "finding"])
+    one = Predictions.read(tmp_path / "runs" / "1" / "predictions.npz")
+    dials = {"prevalence": 0.12, "pacemaker": 1.0}
+    enlarged = [
+        bool(render(int(i), 64, **dials).labels[FINDINGS.index("Cardiomegaly")])
+        for i in one.map_ids
+    ]
+    expected = one.maps[enlarged, FINDINGS.index("Cardiomegaly")].astype(float).mean(0).ravel()
+    found = maps.loc[(1, "Cardiomegaly"), "value"].to_numpy()
+    assert np.allclose(found, expected, atol=2e-4)
 
 
 def test_a_shortcut_shows_in_the_signs():
@@ -88,7 +99,8 @@ def test_a_shortcut_shows_in_the_signs():
         )
     ]
     columns = ["strength", "seed", "test", "part", "metric", "finding", "value"]
-    table = answers(pd.DataFrame(rows, columns=columns), ["Mass"])
+    groups = {"with a device": CONFOUNDED, "without a device": ["Mass"]}
+    table = answers(pd.DataFrame(rows, columns=columns), groups)
     table = table.sort_values(["findings", "score", "test", "share"])
     signs = table.set_index(["findings", "score", "test", "share"])["sign"]
     assert (signs["with a device", "AUROC", "free"] == -1).all()

@@ -1,5 +1,6 @@
 """The page that compares all methods says what its tables hold."""
 
+from cxrlib.phantom.shortcuts import CONFOUNDED, answers
 from cxrlib.ranks import ARMS, RANKED
 from cxrlib.runs import committed
 from cxrlib.studies import by_seed
@@ -54,3 +55,25 @@ def test_two_processes_differ_from_one_by_less_than_seeds_do():
         ours, theirs = (by_seed(of, "r0", *place)[5] for of in (two, one))
         assert len(ours) == 3 and len(theirs) == 5
         assert abs((ours - theirs).mean()) < theirs.std()
+
+
+def test_a_pacemaker_is_learned_in_place_of_the_heart_and_small_devices_are_not():
+    study = committed("shortcuts.csv")
+    groups = {name: [name] for name in CONFOUNDED}
+    table = answers(study, groups).set_index(["findings", "score", "test", "share"])["sign"]
+    heart = table.loc["Cardiomegaly"]
+    assert heart["AUROC", "tied"][[0.5, 1.0]].tolist() == [1, 1]
+    assert heart["AUROC", "free"][[0.5, 1.0]].tolist() == [-1, -1]
+    assert (heart["pointing", "tied"] == -1).all() and (heart["continuous Dice"] == -1).all()
+    small = table.drop("Cardiomegaly")
+    assert (small == 0).all()
+    at = by_seed(study[study["test"] == "tied"], "strength", "pointing", ["Cardiomegaly"])
+    assert (at[1.0] < 0.1).all() and (at[0.0] > 0.9).all()
+
+
+def test_the_mean_map_of_the_heart_moves_to_the_pacemaker():
+    cells = committed("shortcuts_maps.csv").query("finding == 'Cardiomegaly'")
+    side = cells["row"].max() + 1
+    above = cells[(cells["row"] < 0.4 * side) & (cells["column"] > 0.6 * side)]
+    share = above.groupby("strength")["value"].sum() / cells.groupby("strength")["value"].sum()
+    assert share.is_monotonic_increasing and share[0.0] < 0.1 and share[1.0] > 0.8

@@ -18,6 +18,7 @@ rule shortcuts:
         expand("runs/study/shortcuts/{strength}-{seed}/metrics.json", strength=STRENGTHS, seed=range(3)),
     output:
         "results/shortcuts.csv",
+        "results/shortcuts_maps.csv",
     shell:
         "python -m cxrlib.phantom.shortcuts collect runs/study/shortcuts {output}"
 

@@ -5,17 +5,18 @@ on a phantom in which, on a share of the images, a chest tube is there exactly i
 pneumothorax, a pacemaker if a cardiomegaly, a portable marker if an edema and electrode wires if an
 infiltration. It is scored on two tests of the same patients with the same findings: with devices as
 in training, and with devices that tell nothing. ``python -m cxrlib.phantom.shortcuts collect <runs>
-<table>`` gathers many runs.
+<table> <maps>`` gathers many runs: their scores, and where their maps look on average.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -26,7 +27,10 @@ from cxrlib.findings import FINDINGS
 from cxrlib.inference import predict
 from cxrlib.models.lse_lba import LSELBA, PRESETS, LSELBAParameters
 from cxrlib.parameters import settings_of
+from cxrlib.phantom.controls import controls_of
 from cxrlib.phantom.devices import CONFOUNDERS
+from cxrlib.phantom.population import labels_of
+from cxrlib.predictions import Predictions
 from cxrlib.studies import by_seed, differences, show
 
 CONFOUNDED = tuple(CONFOUNDERS.values())
@@ -155,12 +159,48 @@ def _numbers(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {mean: table[mean]} | {name: table["per_finding"][name] for name in FINDINGS}
 
 
-def answers(study: pd.DataFrame, others: Sequence[str]) -> pd.DataFrame:
+def mean_maps(root: Path) -> pd.DataFrame:
+    """Where networks look: the mean map of a finding over the test images that have it.
+
+    The chests of the phantom lie alike, so a mean map shows a heart, or the place of a device.
+
+    Args:
+        root: searched at any depth.
+
+    Returns:
+        tidy rows, for the findings with a device and the test with devices as in training, the mean
+        over seeds: strength, finding, row, column, value (0 to 1).
+
+    Raises:
+        ValueError: there is no finished run.
+    """
+    tables: list[pd.DataFrame] = []
+    for path in runs.in_runs(root, "metrics.json"):
+        params = json.loads((path.parent / "params.json").read_text())
+        dials = {n: value for n, value in params["phantom"].items() if not n.startswith("n_")}
+        controls = controls_of(**dials)
+        told = Predictions.read(path.parent / "predictions.npz")
+        labels = np.array([labels_of(int(i), params["seed"], controls)[0] for i in told.map_ids])
+        for finding in CONFOUNDED:
+            of_finding = FINDINGS.index(finding)
+            maps = told.maps[labels[:, of_finding] == 1, of_finding]  # (K, h, w)
+            mean = maps.astype(np.float32).mean(0)
+            row, column = np.indices(mean.shape)
+            cells = {"row": row.ravel(), "column": column.ravel(), "value": mean.ravel()}
+            tables.append(pd.DataFrame(cells).assign(strength=params["strength"], finding=finding))
+    if not tables:
+        raise ValueError(f"no finished run below {root}")
+    cells = pd.concat(tables, ignore_index=True)
+    place = ["strength", "finding", "row", "column"]
+    return cells.groupby(place, as_index=False)["value"].mean().round({"value": 4})
+
+
+def answers(study: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """How scores change with the share of telling devices, from none, within seeds.
 
     Args:
         study: of :func:`collect`, with a strength of 0.
-        others: findings without a device.
+        groups: name -> findings, of which the mean counts.
 
     Returns:
         a row for each group of findings, score, test and share: change, for people, and sign: 1 or
@@ -172,7 +212,7 @@ def answers(study: pd.DataFrame, others: Sequence[str]) -> pd.DataFrame:
         "continuous Dice": ("continuous_dice", "localization"),
     }
     rows = []
-    for group, findings in (("with a device", CONFOUNDED), ("without a device", tuple(others))):
+    for group, findings in groups.items():
         for score, (metric, part) in scores.items():
             for test in TESTS:
                 of_test = study[study["test"] == test]
@@ -198,9 +238,15 @@ def main(arguments: list[str] | None = None) -> None:
     every = commands.add_parser("collect", help="one tidy CSV of all runs below a folder")
     every.add_argument("root", type=Path)
     every.add_argument("table", type=Path)
-    every.set_defaults(do=lambda chosen: write_csv(chosen.table, collect(chosen.root)))
+    every.add_argument("maps", type=Path)
+    every.set_defaults(do=_gather)
     chosen = parser.parse_args(arguments)
     chosen.do(chosen)
+
+
+def _gather(chosen: argparse.Namespace) -> None:
+    write_csv(chosen.table, collect(chosen.root))
+    write_csv(chosen.maps, mean_maps(chosen.root))
 
 
 def _run(chosen: argparse.Namespace) -> None:
