@@ -60,8 +60,8 @@ def ratio(spent: pd.DataFrame, ours: str, other: str, of: str = "time") -> dict[
 
     >>> spent = pd.DataFrame({"a": [2.0, 6.0], "b": [4.0, 4.0]})
     >>> row = ratio(spent, "a", "b")
-    >>> row["value"], row["median"], row["low"], row["high"]
-    (0.5, 1.0, 0.5, 1.5)
+    >>> [float(row[name]) for name in ("value", "median", "low", "high")]
+    [0.5, 1.0, 0.5, 1.5]
     """
     each = spent[ours] / spent[other]
     return {

@@ -17,7 +17,7 @@ import sys
 import pandas as pd
 from measure import ratio, wall, write
 
-ROUNDS = 6
+ROUNDS = 4
 TORCH, HELP = "import torch", "cxrlib --help"
 PROGRAMS = {
     "Python alone": ("", "pass"),
@@ -28,11 +28,12 @@ PROGRAMS = {
 }
 """Name -> what comes before, and the statement that is timed."""
 
-AFTER = {
+RATIOS = {
     "import cxrlib, after torch": "import torch and cxrlib",
     "import cxrlib.models, after torch": "import torch and cxrlib.models",
+    HELP: HELP,
 }
-"""What is timed together with what came before it."""
+"""What stands beside ``import torch``, and its name with what came before it."""
 
 CODE = """\
 import contextlib, json, sys, time
@@ -45,17 +46,17 @@ print(json.dumps([*times, "torch" in sys.modules]), file=sys.stderr)
 """
 
 
-def program(name: str) -> dict[str, object]:
+def run(name: str) -> dict[str, object]:
     """Run one in a process of its own."""
     before, statement = PROGRAMS[name]
     command = [sys.executable, "-c", CODE.format(before=before, statement=statement)]
     said = []
 
-    def run() -> None:
+    def work() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         said.append(done.stderr.splitlines()[-1])
 
-    whole = wall(run)
+    whole = wall(work)
     seconds, processor, both, torch = json.loads(said[0])
     times = {"seconds": seconds, "processor": processor, "whole": whole, "both": both}
     return {"program": name, **times, "has_torch": torch}
@@ -63,14 +64,19 @@ def program(name: str) -> dict[str, object]:
 
 def main() -> None:
     """Measure every program; the first round fills the system's cache and does not count."""
-    runs = [program(name) | {"round": k} for k in range(1 + ROUNDS) for name in PROGRAMS]
+    runs = [run(name) | {"round": k} for k in range(1 + ROUNDS) for name in PROGRAMS]
     each = pd.DataFrame(runs).query("round > 0")
     best = each.groupby("program", sort=False).min().reset_index()
     table = best.drop(columns=["round", "both"])
     print(table.to_string(index=False, float_format="%.3g"))
-    both = each.pivot(index="round", columns="program", values="both")
-    both = both.rename(columns=AFTER)
-    ratios = [ratio(both, name, TORCH) for name in (*AFTER.values(), HELP)]
+    each["before"] = each["both"] - each["processor"]
+    torch = each[each["program"] == TORCH].set_index("round")["processor"]
+    ratios = []
+    for program, ours in RATIOS.items():
+        of = each[each["program"] == program].set_index("round")
+        # Of the same process: what torch takes differs more than what cxrlib adds.
+        other = of["before"] if program != HELP else torch
+        ratios.append(ratio(pd.DataFrame({ours: of["both"], TORCH: other}), ours, TORCH))
     write(
         __file__,
         table.assign(rounds=ROUNDS),

@@ -168,7 +168,12 @@ def roofline(dtype: torch.dtype, device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    return 2 * n**3 / rounds({"product": product}, 5)["product"].min()
+    return 2 * n**3 / rounds({"product": product}, 5, clock=clock_of(device))["product"].min()
+
+
+def clock_of(device: torch.device) -> Callable[[Callable[[], object]], float]:
+    """The processor's, or where a GPU does the work, that on the wall."""
+    return wall if device.type == "cuda" else processor
 
 
 def flops(step: Callable[[], None]) -> float:
@@ -207,8 +212,7 @@ def measure(
     operations = [flops(steps[row["network"]]) for row in rows[:2]]
     for row in rows[2:]:
         steps[row["network"]]()
-    clock = wall if device.type == "cuda" else processor
-    spent = rounds(steps, method.rounds, warm=0, clock=clock)
+    spent = rounds(steps, method.rounds, warm=0, clock=clock_of(device))
     best = spent.min()
     for row in rows:
         mode = row.pop("mode")
@@ -221,9 +225,8 @@ def measure(
             "images_per_second": batch_size / seconds,
         }
         row |= {"operations": needed, "share_of_roofline": needed / seconds / roofs[mode.dtype]}
-    backbones, methods = ([row["network"] for row in rows[start::2]] for start in (0, 1))
-    ratios = [ratio(spent, *both) for both in zip(methods, backbones, strict=True)]
-    ratios += [ratio(spent, other, methods[0]) for other in methods[1:]]
+    bare, usual, *others = (row["network"] for row in rows)
+    ratios = [ratio(spent, usual, bare), *(ratio(spent, mode, usual) for mode in others[1::2])]
     return Measured(pd.DataFrame(rows), ratios)
 
 
