@@ -203,27 +203,24 @@ def costs(ratios: pd.DataFrame) -> Figure:
         ratios: columns ``question``, the heading above its rows, ``ours``, ``value``, ``low`` and
             ``high``, the last two NaN where no range is known.
     """
-    places: list[tuple[str, float]] = []
+    names: list[str] = []
     headings = list(ratios["question"].unique())
     size = (7.6, 0.19 * (len(ratios) + len(headings)) + 0.9)
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     for number, (question, rows) in enumerate(ratios.groupby("question", sort=False)):
-        first = len(places)
-        places += [
-            (question, first),
-            *((str(n), first + 1 + k) for k, n in enumerate(rows["ours"])),
-        ]
-        colour = COLOURS[number % len(COLOURS)]
-        for place, row in enumerate(rows.itertuples(), start=first + 1):
-            axis.plot([row.low, row.high], [place, place], color=colour, linewidth=3, alpha=0.45)
-            axis.plot(row.value, place, "o", color=colour, markersize=4)
+        at = np.arange(len(names) + 1, len(names) + 1 + len(rows))
+        names += [str(question), *rows["ours"]]
+        colour = COLOURS[number % 4]  # the dark ones; they only part the questions
+        value, low, high = rows[["value", "low", "high"]].to_numpy(float).T
+        axis.hlines(at, low, high, color=colour, linewidth=3, alpha=0.45)
+        axis.plot(value, at, "o", color=colour, markersize=4)
     axis.axvline(1, color="0.4", linestyle="--", linewidth=1, zorder=0)
     axis.set(xscale="log", xlabel="cost, the other being 1 (less to the left)")
-    axis.set_yticks([place for _, place in places], [name for name, _ in places], fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
     for label in axis.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() in headings else "normal")
     axis.tick_params(axis="y", length=0)
-    axis.set_ylim(len(places) - 0.4, -0.6)
+    axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="x", color="0.93")
     return figure
 

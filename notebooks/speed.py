@@ -93,7 +93,7 @@ table.style.format({**numbers, "rounds": "{:.0f}", "threads": "{:.0f}"}, na_rep=
 
 # %% [markdown]
 # Read them by what is compared. Against **another program that does the same**, the loader, the bootstrap and the scorer are ahead. For the first two it is work that is not done twice: an image is decoded and
-# resized once, and scores are sorted once for all replicates. Against **a bare backbone**, a method must cost more, for it does more; the question is how much. Against **the network alone**,
+# resized once, and scores are sorted once for all replicates. Against **a bare backbone**, a method does more; the question is how much dearer that is. Against **the network alone**,
 # `cxrlib predict` spends nearly everything on reading a large file and drawing pictures: a faster network would not be noticed.
 
 # %% [markdown]

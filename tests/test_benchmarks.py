@@ -172,7 +172,10 @@ def test_the_page_on_speed_says_what_its_tables_say(ratios):
     assert value["loading"].filter(like="cached").max() < 0.5
     assert value["predict_latency"].min() > 10  # "nearly everything"
     bare = ratios[ratios["other"].str.startswith("backbone")]
-    assert len(bare) == len(SMALL) + 1 and (bare["value"] > 1).all()  # "must cost more"
+    assert bare["ours"].str.split(" (", regex=False).str[0].nunique() == len(SMALL) + 1
+    assert bare["value"].min() > 0.9 and bare["value"].median() > 1  # "does more"
+    steps = runs.committed("training_step.csv", "benchmarks").query("device == 'cpu' and is_method")
+    assert steps.loc[steps["share_of_roofline"].idxmin(), "method"] == "LSE-LBA"
     assert value["pooling_speed", "LSE-LBA, bounded, both passes"] > 1
 
 
