@@ -32,7 +32,7 @@ NETWORKS = {
 }
 """Model, arguments and pixels per side."""
 
-BATCH, ROUNDS, THREADS = 1, 3, 1
+BATCH, ROUNDS, THREADS = 1, 2, 1
 REFERENCE = next(iter(NETWORKS))
 PACKAGES = ("torch", "timm")
 

@@ -16,7 +16,7 @@ from measure import ratio, rounds, write
 from cxrlib.phantom.controls import Controls
 from cxrlib.phantom.population import render_some
 
-COUNTS = {64: 150, 128: 150, 256: 80, 512: 32, 1024: 12}
+COUNTS = {64: 100, 128: 100, 256: 60, 512: 28, 1024: 10}
 """Side in pixels -> images of a round."""
 
 ROUNDS = 2
