@@ -4,28 +4,23 @@ One thousand patient-clustered replicates of the AUROC of 14 findings, on as man
 and positives as the official test set of ChestX-ray14 has; the scores are drawn. The other way is
 the plain one: copy out the images of the drawn patients and call ``roc_auc_score`` for each
 finding. 20 replicates of it are timed and scaled to all; they are the same replicates, and a
-different AUROC stops the benchmark. Both run in one thread. Rounds alternate; the median counts.
+different AUROC stops the benchmark. Both run in one thread. Rounds alternate; the shortest counts.
 
 A second part takes the size of the whole release, and says how much memory that needs at most.
 
-Writes ``auroc_speed.csv`` beside itself. Ratios of one run mean something; the numbers themselves
-are of one machine on one day.
+Writes ``auroc_speed.csv`` and its rows of ``ratios.csv``.
 """
 
-import platform
-import time
 import tracemalloc
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from loading import RELEASE, machine
+from loading import RELEASE
+from measure import ratio, rounds, wall, write
 from sklearn.metrics import roc_auc_score
 
-from cxrlib.files import write_csv
 from cxrlib.findings import FINDINGS
 from cxrlib.metrics.bootstrap import patient_weights
 from cxrlib.metrics.classification import CLASSIFICATION_METRICS, replicate_classification
@@ -80,15 +75,8 @@ def loop(case: Case) -> np.ndarray:
     return np.array(aurocs).T
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def compare(case: Case) -> list[tuple[str, float, str, int]]:
-    """Seconds of both ways, and of all metrics at once."""
+def compare(case: Case) -> pd.DataFrame:
+    """Seconds of both ways, and of all metrics at once, round by round."""
     gap = abs(at_once(case, ("auroc",))[0, :, 1 : 1 + TIMED] - loop(case)).max()
     if gap > 1e-12:
         raise ValueError(f"the AUROCs differ by up to {gap:.3g}; nothing was measured")
@@ -97,19 +85,15 @@ def compare(case: Case) -> list[tuple[str, float, str, int]]:
         "AUROC at once": lambda: at_once(case, ("auroc",)),
         "all metrics at once": lambda: at_once(case, tuple(CLASSIFICATION_METRICS)),
     }
-    rounds = [{name: seconds(work) for name, work in ways.items()} for _ in range(ROUNDS)]
-    spent = pd.DataFrame(rounds).median()
+    spent = rounds(ways, ROUNDS, warm=0)  # the check above was the first
     spent["scikit-learn in a loop"] *= REPLICATES / TIMED
-    speedup = spent["scikit-learn in a loop"] / spent["AUROC at once"]
-    n = len(case.labels)
-    rows = [(str(name), value, "s", n) for name, value in spent.items()]
-    return [*rows, ("loop / at once, AUROC", speedup, "ratio", n)]
+    return spent
 
 
 def measure_release(case: Case) -> list[tuple[str, float, str, int]]:
     """Seconds and the most memory at the size of the whole release."""
     names, n = tuple(CLASSIFICATION_METRICS), len(case.labels)
-    spent = seconds(lambda: at_once(case, names))
+    spent = wall(lambda: at_once(case, names))
     tracemalloc.start()
     at_once(case, names)
     most = tracemalloc.get_traced_memory()[1] / 2**20
@@ -121,14 +105,18 @@ def main() -> None:
     """Measure both parts."""
     counts = committed("label_counts.csv").query("split == 'test'").set_index("label")
     counts = counts.loc[list(FINDINGS)]
-    rows = compare(draw(counts))
-    rows += measure_release(draw(counts, RELEASE / counts["images"].iloc[0]))
-    versions = [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)]
-    table = pd.DataFrame(rows, columns=["quantity", "value", "unit", "n"]).assign(
-        replicates=REPLICATES, threads=1, machine=machine(), versions="; ".join(versions)
-    )
-    print(table.iloc[:, :4].to_string(index=False, float_format="%.4g"))
-    write_csv(Path(__file__).with_suffix(".csv"), table)
+    n = int(counts["images"].iloc[0])
+    spent = compare(draw(counts))
+    at_best = spent.min()
+    speedup = at_best["scikit-learn in a loop"] / at_best["AUROC at once"]
+    rows = [(str(name), value, "s", n) for name, value in at_best.items()]
+    rows.append(("loop / at once, AUROC", speedup, "ratio", n))
+    rows += measure_release(draw(counts, RELEASE / n))
+    table = pd.DataFrame(rows, columns=["quantity", "value", "unit", "n"])
+    print(table.to_string(index=False, float_format="%.4g"))
+    ratios = [ratio(spent, "AUROC at once", "scikit-learn in a loop")]
+    table = table.assign(replicates=REPLICATES, rounds=ROUNDS)
+    write(__file__, table, ratios, threads=1, packages=PACKAGES)
 
 
 if __name__ == "__main__":

@@ -4,30 +4,25 @@ The published network, 512 px and 14 findings, one image on one thread of a CPU:
 losses without boxes, backward pass and Adam, in seconds of the processor, and the highest memory of
 the process. Apart from it what the two ordinal constraints add, on features of the same shape:
 class activation maps of both levels, both losses, and their backward pass to the features. The
-median counts, after a step that does not.
+shorter of two steps counts. (What the step takes beside that of a bare network is measured by
+``training_step.py``.)
 
-Writes ``ham_step.csv`` beside itself. The share of one run means something; the numbers themselves
-are of one machine on one day.
+Writes ``ham_step.csv`` and its rows of ``ratios.csv``.
 """
 
-import platform
 import resource
-import time
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 
 import pandas as pd
 import torch
-from loading import machine
+from measure import processor, ratio, rounds, write
 
 from cxrlib.datasets.base import Batch
-from cxrlib.files import write_csv
 from cxrlib.memory import freed_memory_kept
 from cxrlib.models.ham import HAM, ORDINAL, STRIDE, activation
 from cxrlib.models.ham_losses import bounded_loss, union_loss
 
-SIZE, BATCH, FINDINGS, ROUNDS, THREADS = 512, 1, 14, 3, 1
+SIZE, BATCH, FINDINGS, ROUNDS, THREADS = 512, 1, 14, 2, 1
 PACKAGES = ("torch", "timm")
 
 
@@ -70,41 +65,26 @@ def constraints_of(model: HAM) -> Callable[[], None]:
     return work
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Of the processor, in one call: other programs at work do not count."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
 def main() -> None:
     """Measure the step, then the constraints apart."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     model = Quiet()
+    works = {"training step": step_of(model), "ordinal constraints": constraints_of(model)}
     with freed_memory_kept():
-        spent = [
-            pd.Series([seconds(work) for _ in range(1 + ROUNDS)])[1:].median()
-            for work in (step_of(model), constraints_of(model))
-        ]
+        spent = rounds(works, ROUNDS, warm=0, clock=processor)
+    share = ratio(spent, "ordinal constraints", "training step")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # kB on Linux
     rows = [
-        ("training step", spent[0], "s of the processor"),
-        ("ordinal constraints", spent[1], "s of the processor"),
-        ("ordinal constraints / training step", spent[1] / spent[0], "ratio"),
+        *((str(name), value, "s of the processor") for name, value in spent.min().items()),
+        ("ordinal constraints / training step", share["value"], "ratio"),
         ("highest memory of the process", peak, "GB"),
     ]
-    versions = [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)]
-    table = pd.DataFrame(rows, columns=["quantity", "value", "unit"]).assign(
-        n=BATCH,
-        size=SIZE,
-        rounds=ROUNDS,
-        threads=THREADS,
-        machine=machine(),
-        versions="; ".join(versions),
-    )
-    print(table.iloc[:, :3].to_string(index=False, float_format="%.4g"))
-    write_csv(Path(__file__).with_suffix(".csv"), table)
+    table = pd.DataFrame(rows, columns=["quantity", "value", "unit"])
+    print(table.to_string(index=False, float_format="%.4g"))
+    table = table.assign(n=BATCH, size=SIZE, rounds=ROUNDS)
+    share = {**share, "ours": "both ordinal constraints", "other": "HAM's whole training step"}
+    write(__file__, table, [share], threads=THREADS, packages=PACKAGES)
 
 
 if __name__ == "__main__":

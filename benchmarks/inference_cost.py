@@ -4,26 +4,21 @@ Weights, multiply-adds for one image, and images per second (scores and maps tog
 of a CPU and, where there is one, on a GPU. All networks see images of 512 px; those whose papers
 train at another size have that row too. Beside them a ResNet-50 with its class activation map.
 Multiply-adds are half of what PyTorch counts as floating-point operations, in convolutions, matrix
-products and attention. Networks take turns; the median of the rounds counts. On the CPU the
+products and attention. Networks take turns; the shortest of the rounds counts. On the CPU the
 seconds are those of the process, so that other work on the machine hardly matters.
 
-Writes ``inference_cost.csv`` beside itself. Ratios of one run mean something; the numbers
-themselves are of one machine on one day.
+Writes ``inference_cost.csv`` and its rows of ``ratios.csv``.
 """
 
-import platform
-import time
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 import torch
-from loading import machine
+from measure import machine, processor, ratio, rounds, wall, write
 from torch.utils.flop_counter import FlopCounterMode
 
-from cxrlib.files import write_csv
 from cxrlib.models import CXRModule, create_model
-from cxrlib.progress import track
 
 NETWORKS = {
     "ResNet-50, CAM": ("baseline", {"pooling": "mean"}, 512),
@@ -37,7 +32,8 @@ NETWORKS = {
 }
 """Model, arguments and pixels per side."""
 
-BATCH, ROUNDS, THREADS = 2, 3, 1
+BATCH, ROUNDS, THREADS = 1, 2, 1
+REFERENCE = next(iter(NETWORKS))
 PACKAGES = ("torch", "timm")
 
 
@@ -48,55 +44,55 @@ def multiply_adds(model: CXRModule, images: torch.Tensor) -> float:
     return counter.get_total_flops() / 2
 
 
-def seconds(model: CXRModule, images: torch.Tensor) -> float:
-    """Of one batch."""
-    clock = time.perf_counter if images.is_cuda else time.process_time
-    start = clock()
+def ask(model: CXRModule, images: torch.Tensor) -> None:
+    """One batch, until it is done."""
     model(images)
     if images.is_cuda:
         torch.cuda.synchronize()
-    return clock() - start
 
 
-def measure(device: str) -> pd.DataFrame:
-    """A row for each network."""
+def measure(device: str) -> tuple[pd.DataFrame, list[dict[str, object]]]:
+    """A row for each network, and the time of each beside that of the reference."""
     torch.manual_seed(0)
     models, images = {}, {}
     for name, (kind, arguments, side) in NETWORKS.items():
         model = create_model(kind, **arguments).eval()
         models[name] = model.to(device, memory_format=torch.channels_last)
         images[name] = torch.rand(BATCH, 1, side, side, device=device)
-    rounds = [
-        {name: seconds(model, images[name]) for name, model in models.items()}
-        for _ in track(range(1 + ROUNDS), f"networks on the {device}", 1 + ROUNDS)
-    ]
-    spent = pd.DataFrame(rounds[1:]).median()  # the first round warms up
-    return pd.DataFrame(
+    works: dict[str, Callable[[], object]] = {
+        name: partial(ask, model, images[name]) for name, model in models.items()
+    }
+    seconds = rounds(works, ROUNDS, clock=wall if device == "cuda" else processor)
+    spent = seconds.min()
+    seconds = seconds.rename(columns=lambda name: f"{name} (GPU)" if device == "cuda" else name)
+    reference, *others = seconds
+    table = pd.DataFrame(
         {
             "network": name,
             "image_size": images[name].shape[-1],
             "weights": sum(weights.numel() for weights in model.parameters()),
             "multiply_adds": multiply_adds(model, images[name]),
             "images_per_second": BATCH / spent[name],
-            "of_resnet": spent["ResNet-50, CAM"] / spent[name],  # the same, as a ratio
+            "of_resnet": spent[REFERENCE] / spent[name],  # the same, as a ratio
+            "device": device,
         }
         for name, model in models.items()
     )
+    where = torch.cuda.get_device_name() if device == "cuda" else machine()
+    table = table.assign(batch=BATCH, rounds=ROUNDS, machine=where)
+    return table, [ratio(seconds, name, reference) for name in others]
 
 
 @torch.inference_mode()
 def main() -> None:
     """Measure on the CPU and, where there is one, on a GPU."""
     torch.set_num_threads(THREADS)
-    devices = {"cpu": machine()}
-    if torch.cuda.is_available():
-        devices["cuda"] = torch.cuda.get_device_name()
-    versions = [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)]
-    table = pd.concat(
-        measure(device).assign(device=device, machine=where) for device, where in devices.items()
-    ).assign(batch=BATCH, rounds=ROUNDS, threads=THREADS, versions="; ".join(versions))
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    measured = [measure(device) for device in devices]
+    table = pd.concat(of_device for of_device, _ in measured)
     print(table.iloc[:, :7].to_string(index=False, float_format="%.4g"))
-    write_csv(Path(__file__).with_suffix(".csv"), table)
+    ratios = [row for _, of_device in measured for row in of_device]
+    write(__file__, table, ratios, threads=THREADS, packages=PACKAGES)
 
 
 if __name__ == "__main__":

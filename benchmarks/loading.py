@@ -3,32 +3,31 @@
 Both read the same files at 256 px in one process: ours through the ``DataLoader`` that training
 uses, torchxrayvision's ``NIH_Dataset`` image by image, with its centre crop and its OpenCV resizer.
 Our loader gives bytes, which become floats on the model's device; a second figure counts that in,
-on the CPU. Before the clock starts, every file has been read once. The rounds alternate; the median
+on the CPU. Before the clock starts, every file has been read once. Rounds alternate; the fastest
 counts.
 
 The files are drawn here: PNG of 1024 px in the layout of ChestX-ray14. ``--data-dir`` measures a
 folder of the release, too. A second part opens a cache with as many rows as the whole release has,
 with a hole in place of the pixels, and reads all of it once.
 
-Writes ``loading.csv`` beside itself. Ratios of one run mean something; the numbers themselves are
-of one machine on one day. Needs two packages that the library does not:
-``pip install torchxrayvision opencv-python-headless``.
+Writes ``loading.csv`` and its rows of ``ratios.csv``. Needs a package that the library does not:
+``pip install torchxrayvision``.
 """
 
 import argparse
 import os
-import platform
 import tempfile
 import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from measure import ratio, write
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -37,14 +36,13 @@ from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, scaled
 from cxrlib.datasets.cache import VERSION, Entry, Store, stored
 from cxrlib.datasets.images import Files, Reader, find_images
 from cxrlib.datasets.rows import npy_header
-from cxrlib.files import write_atomic
 from cxrlib.inference import loader
 from cxrlib.phantom.controls import Controls
 from cxrlib.phantom.population import render_some
 from cxrlib.progress import track
 from cxrlib.training import EpochSampler
 
-SIZE, BATCH, ROUNDS = 256, 64, 5
+SIZE, BATCH, ROUNDS, THREADS = 256, 64, 4, 1
 DRAWN = 300
 RELEASE = 112_120
 PACKAGES = ("torchxrayvision", "opencv-python-headless", "torch", "numpy", "pillow")
@@ -98,8 +96,8 @@ def speed(read: Callable[[], object], images: int, seconds: float = 1.0) -> floa
     return passes * images / spent
 
 
-def compare(folder: Path, scratch: Path) -> list[dict[str, object]]:
-    """Images per second of both, and of our own reading without the cache."""
+def compare(folder: Path, scratch: Path) -> tuple[pd.DataFrame, str, int]:
+    """Seconds for an image round by round, of both and of our own reading without the cache."""
     train = nih.load(folder, SIZE).train
     direct = nih.load(folder, SIZE, cache=False).train
     theirs = torchxrayvision(folder, train.image_ids, scratch)
@@ -125,12 +123,17 @@ def compare(folder: Path, scratch: Path) -> list[dict[str, object]]:
         "cached": all_of(train),
         "cached, made floats": floats,
     }
-    speeds = pd.DataFrame(
-        [{name: speed(read, count) for name, read in readers.items()} for _ in range(ROUNDS)]
-    ).median()
+    spent = pd.DataFrame(
+        [{name: 1 / speed(read, count) for name, read in readers.items()} for _ in range(ROUNDS)]
+    )
     first = Path(find_images(folder)[str(train.image_ids[0])])
     with Image.open(first) as image:
-        files = f"{image.format} {image.width} px"
+        return spent, f"{image.format} {image.width} px", count
+
+
+def rows_of(spent: pd.DataFrame, files: str, count: int) -> list[dict[str, object]]:
+    """Images per second of each reader, and how many times as many as torchxrayvision's."""
+    speeds = 1 / spent.min()
     ratios = (speeds / speeds["torchxrayvision"]).add_suffix(" / torchxrayvision").iloc[1:]
     return [
         {"quantity": name, "value": value, "unit": unit, "files": files, "n": count}
@@ -183,33 +186,29 @@ def anonymous_bytes() -> int:
     return 1024 * int(text.split("Anonymous:")[1].split()[0])
 
 
-def machine() -> str:
-    """The processor and the number of cores in use."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.machine()])[0]}, {len(os.sched_getaffinity(0))} cores"
-
-
 def main() -> None:
     """Measure both parts; the cache is a temporary one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, action="append", default=[])
     given = parser.parse_args().data_dir
+    torch.set_num_threads(THREADS)
     rows: list[dict[str, object]] = []
+    ratios: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         os.environ["CXRLIB_CACHE"] = str(scratch / "cache")
         (scratch / "drawn").mkdir()
         for folder in (draw_release(scratch / "drawn"), *given):
-            rows += compare(folder, scratch)
+            spent, of_files, count = compare(folder, scratch)
+            rows += rows_of(spent, of_files, count)
+            other, *ours = (spent := spent.add_suffix(f", {of_files}"))
+            ratios += [ratio(spent, name, other) for name in ours]
         files = fill_with_a_hole(scratch)
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             rows += pool.submit(read_release, scratch, files).result()
-    versions = [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)]
-    table = pd.DataFrame(rows).assign(machine=machine(), versions="; ".join(versions))
-    print(table.iloc[:, :5].to_string(index=False, float_format="%.4g"))
-    place = Path(__file__).with_suffix(".csv")
-    write_atomic(place, lambda file: table.to_csv(file, index=False, float_format="%.4g"))
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format="%.4g"))
+    write(__file__, table, ratios, threads=THREADS, packages=PACKAGES)
 
 
 if __name__ == "__main__":

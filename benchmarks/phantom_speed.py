@@ -1,47 +1,53 @@
 """How fast the phantom is drawn, by size: ``python benchmarks/phantom_speed.py``.
 
-Writes images per second to ``phantom_speed.csv`` beside itself. Ratios between rows of one run
-mean something; the numbers themselves are of one machine on one day.
+In one process and in as many as there are cores, in turn; the fastest round counts. The processes
+have started and drawn one image before the clock does.
+
+Writes ``phantom_speed.csv`` and its rows of ``ratios.csv``.
 """
 
 import os
-import time
-from pathlib import Path
+from collections.abc import Callable
 
 import joblib
 import pandas as pd
+from measure import ratio, rounds, write
 
-from cxrlib.files import write_atomic
 from cxrlib.phantom.controls import Controls
 from cxrlib.phantom.population import render_some
 
-COUNTS = {64: 600, 128: 600, 256: 300, 512: 120, 1024: 40}
+COUNTS = {64: 100, 128: 100, 256: 60, 512: 28, 1024: 10}
+"""Side in pixels -> images of a round."""
+
+ROUNDS = 2
+PACKAGES = ("numpy", "scipy", "joblib")
 
 
-def measure(size: int, count: int, jobs: int) -> float:
-    """Images per second; the processes have started and drawn one image before the clock does."""
+def drawing(size: int, count: int, jobs: int) -> Callable[[], object]:
+    """Draws so many images in so many processes, which have been started."""
     pool = joblib.Parallel(n_jobs=jobs)
     step = max(count // (4 * jobs), 1)
     tasks = [range(start, min(start + step, count)) for start in range(0, count, step)]
     draw = joblib.delayed(lambda part: len(render_some(part, size, 0, Controls())))
     pool(draw(range(1)) for _ in range(jobs))
-    start = time.perf_counter()
-    pool(draw(part) for part in tasks)
-    return count / (time.perf_counter() - start)
+    return lambda: pool(draw(part) for part in tasks)
 
 
 def main() -> None:
     """Measure every size with one process and with all cores."""
     cores = len(os.sched_getaffinity(0))
-    rows = [
-        {"size": size, "processes": jobs, "images_per_second": round(measure(size, count, jobs), 1)}
-        for size, count in COUNTS.items()
-        for jobs in sorted({1, cores})
-    ]
+    rows, ratios = [], []
+    for size, count in COUNTS.items():
+        names = {jobs: f"{jobs} process{'es' * (jobs > 1)}, {size} px" for jobs in {1, cores}}
+        spent = rounds({names[jobs]: drawing(size, count, jobs) for jobs in names}, ROUNDS, warm=0)
+        for jobs, name in names.items():
+            fastest = round(count / spent[name].min(), 1)
+            rows.append({"size": size, "processes": jobs, "images_per_second": fastest})
+        if cores > 1:
+            ratios.append(ratio(spent, names[cores], names[1]))
     table = pd.DataFrame(rows)
     print(table.to_string(index=False))
-    place = Path(__file__).with_suffix(".csv")
-    write_atomic(place, lambda file: table.to_csv(file, index=False))
+    write(__file__, table, ratios, threads=1, packages=PACKAGES)
 
 
 if __name__ == "__main__":

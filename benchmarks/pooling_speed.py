@@ -7,29 +7,27 @@ all poolings in turn in each round. Memory is what a process needs at most for o
 backward pass beside the scores, the gradient among it, in maps of the scores' size; each pooling
 has a process of its own.
 
-Writes ``pooling_speed.csv`` beside itself. The ratios of one run mean something; the numbers
-themselves are of one machine on one day.
+Writes ``pooling_speed.csv`` and its rows of ``ratios.csv``.
 """
 
 import argparse
-import platform
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import torch
-from loading import machine
+from measure import ratio, write
 from torch import Tensor
 
-from cxrlib.files import write_csv
 from cxrlib.pooling import lse_lba_pool, lse_pool, mean_pool
 
 SHAPE, R0, ROUNDS = (64, 14, 128, 128), 5.0, 15
+THREADS = 1
+REFERENCE, COMPARED = "mean", "LSE-LBA, bounded"
 
 POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": lambda S, beta: mean_pool(S),
@@ -77,23 +75,35 @@ def main() -> None:
     if of is not None:
         print(memory(of))
         return
+    torch.set_num_threads(THREADS)
     S, beta = scores()
-    times = [(name, *once(name, S, beta)) for _ in range(ROUNDS) for name in POOLINGS]
-    best = pd.DataFrame(times, columns=["pooling", "forward", "backward"])
-    best["seconds"] = best["forward"] + best["backward"]
-    table = best.groupby("pooling", sort=False).min()
-    table["ratio_to_mean"] = table["seconds"] / table.loc["mean", "seconds"]
+    times = [(k, name, *once(name, S, beta)) for k in range(ROUNDS) for name in POOLINGS]
+    each = pd.DataFrame(times, columns=["round", "pooling", "forward", "backward"])
+    each["seconds"] = each["forward"] + each["backward"]
+    table = each.drop(columns="round").groupby("pooling", sort=False).min()
+    table["ratio_to_mean"] = table["seconds"] / table.loc[REFERENCE, "seconds"]
     command = [sys.executable, __file__, "--memory"]
     table["extra_maps"] = [
         float(subprocess.run([*command, name], check=True, capture_output=True).stdout)
         for name in POOLINGS
     ]
-    versions = f"Python {platform.python_version()}; torch {version('torch')}"
-    given = {"shape": "x".join(map(str, SHAPE)), "rounds": ROUNDS}
-    given |= {"threads": torch.get_num_threads(), "machine": machine(), "versions": versions}
-    table = table.reset_index().assign(**given)
-    print(table.iloc[:, :6].to_string(index=False, float_format="%.3g"))
-    write_csv(Path(__file__).with_suffix(".csv"), table)
+    print(table.to_string(float_format="%.3g"))
+    ratios = compare(each, table["extra_maps"])
+    table = table.reset_index().assign(shape="x".join(map(str, SHAPE)), rounds=ROUNDS)
+    write(__file__, table, ratios, threads=THREADS, packages=["torch"])
+
+
+def compare(each: pd.DataFrame, extra_maps: pd.Series) -> list[dict[str, object]]:
+    """Both of LSE-LBA's poolings beside the mean, by pass and by memory."""
+    passes = {"forward": ", forward", "backward": ", backward", "seconds": ", both passes"}
+    ratios = []
+    for column, words in passes.items():
+        spent = each.pivot(index="round", columns="pooling", values=column).add_suffix(words)
+        ratios.append(ratio(spent, COMPARED + words, REFERENCE + words))
+    plain = "LSE-LBA, plain" + words
+    memory_of = extra_maps.to_frame().T.add_suffix(", memory")
+    kept = f"{COMPARED}, memory", f"{REFERENCE}, memory"
+    return [*ratios, ratio(spent, plain, REFERENCE + words), ratio(memory_of, *kept, "memory")]
 
 
 if __name__ == "__main__":

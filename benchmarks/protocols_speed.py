@@ -8,34 +8,27 @@ number with 1,000 replicates. The memory is the most that the process held, libr
 
 One part is compared with the plain way, in one thread on 40 maps, scaled to all: the boxes of a
 hundred thresholds, with OpenCV's calls in a loop over the whole frame. Other boxes stop the
-benchmark.
+benchmark. Both ways take turns; the shortest round counts.
 
-Writes ``protocols_speed.csv`` beside itself. Ratios of one run mean something; the numbers
-themselves are of one machine on one day.
+Writes ``protocols_speed.csv`` and its rows of ``ratios.csv``.
 """
 
-import platform
 import resource
-import time
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
-from loading import machine
+from measure import ratio, rounds, wall, write
 
 from cxrlib.datasets.base import BOX_COLUMNS, CXRDataset, Truth
-from cxrlib.files import write_csv
 from cxrlib.metrics.conventions import SWEEP
 from cxrlib.metrics.estimates import estimate
 from cxrlib.metrics.localization import frames_of, measure, of_pairs
 from cxrlib.metrics.regions import rescale, sweep, to_bytes, upsample
 
 PAIRS, IMAGES, PATIENTS, FINDINGS, GRID, FRAME = 984, 880, 726, 8, 64, 1024
-REPLICATES, COMPARED = 1000, 40
+REPLICATES, COMPARED, ROUNDS = 1000, 40, 5
 PACKAGES = ("opencv-python-headless", "numpy", "torch")
 
 
@@ -82,28 +75,19 @@ def plain_sweep(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(boxes) @ corners, np.array(largest) @ corners
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def compare_sweeps(maps: np.ndarray) -> list[tuple[str, float, str]]:
-    """Seconds of both ways for all pairs, and their ratio."""
+def compare_sweeps(maps: np.ndarray) -> pd.DataFrame:
+    """Seconds of both ways for all pairs, round by round."""
     levels = [to_bytes(rescale(upsample(map_, FRAME))) for map_ in maps[:COMPARED]]
     for of_map in levels:
         boxes, _, largest = sweep(of_map, SWEEP)
         plain, plain_largest = plain_sweep(of_map)
         if not (np.array_equal(boxes, plain) and np.array_equal(boxes[largest], plain_largest)):
             raise ValueError("the boxes of the two ways differ; nothing was measured")
-    plain_s = seconds(lambda: [plain_sweep(of_map) for of_map in levels]) * PAIRS / COMPARED
-    ours_s = seconds(lambda: [sweep(of_map, SWEEP) for of_map in levels]) * PAIRS / COMPARED
-    return [
-        ("boxes of 100 thresholds, plain loop", plain_s, "s"),
-        ("boxes of 100 thresholds, ours", ours_s, "s"),
-        ("plain / ours, boxes of 100 thresholds", plain_s / ours_s, "ratio"),
-    ]
+    ways = {
+        "boxes of 100 thresholds, plain loop": lambda: [plain_sweep(map_) for map_ in levels],
+        "boxes of 100 thresholds, ours": lambda: [sweep(map_, SWEEP) for map_ in levels],
+    }
+    return rounds(ways, ROUNDS, warm=0) * PAIRS / COMPARED  # the check above was the first
 
 
 def main() -> None:
@@ -111,26 +95,26 @@ def main() -> None:
     rng = np.random.default_rng(0)
     truth, maps = draw_truth(rng), draw_maps(rng)
     of_pairs_only = of_pairs(maps[truth.image, truth.finding], truth, FRAME)
-    measuring = seconds(lambda: measure({"drawn": of_pairs_only}, truth, FRAME))
+    measuring = wall(lambda: measure({"drawn": of_pairs_only}, truth, FRAME))
     source = frames_of(lambda image, finding: maps[image, finding], FRAME)
-    start = time.perf_counter()
-    measured = measure({"drawn": source}, truth, FRAME)["drawn"]
-    with_others = time.perf_counter() - start
-    estimating = seconds(lambda: estimate(measured, replicates=REPLICATES))
+    measured = {}
+    with_others = wall(lambda: measured.update(measure({"drawn": source}, truth, FRAME)))
+    estimating = wall(lambda: estimate(measured["drawn"], replicates=REPLICATES))
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sweeps = compare_sweeps(maps[:, 0])
+    both = ratio(sweeps, "boxes of 100 thresholds, ours", "boxes of 100 thresholds, plain loop")
     rows = [
         ("984 maps, every convention", measuring, "s"),
         ("the same and the false boxes of 6,056 other maps", with_others, "s"),
         ("every protocol with 1,000 replicates", estimating, "s"),
         ("memory of the process", most, "MiB"),
-        *compare_sweeps(maps[:, 0]),
+        *((str(name), value, "s") for name, value in sweeps.min().items()),
+        ("plain / ours, boxes of 100 thresholds", 1 / both["value"], "ratio"),
     ]
-    versions = [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)]
-    table = pd.DataFrame(rows, columns=["quantity", "value", "unit"]).assign(
-        n=PAIRS, threads=torch.get_num_threads(), machine=machine(), versions="; ".join(versions)
-    )
-    print(table.iloc[:, :3].to_string(index=False, float_format="%.4g"))
-    write_csv(Path(__file__).with_suffix(".csv"), table)
+    table = pd.DataFrame(rows, columns=["quantity", "value", "unit"])
+    print(table.to_string(index=False, float_format="%.4g"))
+    table = table.assign(n=PAIRS, rounds=ROUNDS)
+    write(__file__, table, [both], threads=torch.get_num_threads(), packages=PACKAGES)
 
 
 if __name__ == "__main__":

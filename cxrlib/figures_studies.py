@@ -221,6 +221,35 @@ def where_it_looks(film: np.ndarray, maps: pd.DataFrame, device: str) -> Figure:
     return figure
 
 
+def costs(ratios: pd.DataFrame) -> Figure:
+    """What ours costs, the other being 1, on a logarithmic axis: dots and their range over rounds.
+
+    Args:
+        ratios: columns ``question``, the heading above its rows, ``ours``, ``value``, ``low`` and
+            ``high``, the last two NaN where no range is known.
+    """
+    names: list[str] = []
+    headings = list(ratios["question"].unique())
+    size = (7.6, 0.19 * (len(ratios) + len(headings)) + 0.9)
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    for number, (question, rows) in enumerate(ratios.groupby("question", sort=False)):
+        at = np.arange(len(names) + 1, len(names) + 1 + len(rows))
+        names += [str(question), *rows["ours"]]
+        colour = COLOURS[number % 4]  # the dark ones; they only part the questions
+        value, low, high = rows[["value", "low", "high"]].to_numpy(float).T
+        axis.hlines(at, low, high, color=colour, linewidth=3, alpha=0.45)
+        axis.plot(value, at, "o", color=colour, markersize=4)
+    axis.axvline(1, color="0.4", linestyle="--", linewidth=1, zorder=0)
+    axis.set(xscale="log", xlabel="cost, the other being 1 (less to the left)")
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    for label in axis.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() in headings else "normal")
+    axis.tick_params(axis="y", length=0)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.grid(axis="x", color="0.93")
+    return figure
+
+
 def _intervals(
     axis: Axes, x: Any, numbers: pd.DataFrame, column: str, colour: Any, label: str, fmt: str = "o"
 ) -> None:

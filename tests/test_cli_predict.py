@@ -296,8 +296,7 @@ def test_the_help_names_every_model(capsys):
     assert "not a medical device" in told
 
 
-def test_the_measured_latency_meets_its_bars():
+def test_the_measured_latency_meets_its_bar():
     table = runs.committed("predict_latency.csv", "benchmarks").set_index("quantity")["value"]
     images = table[[name for name in table.index if "image" in name]]
     assert len(images) == 6 and images.max() < 1  # the page says: a fraction of a second
-    assert table["cxrlib --help"] < 1 and table["import cxrlib"] < 0.3

@@ -11,6 +11,7 @@ FIGURES = {
     "r0_sensitivity": 5,
     "shortcuts": 4,
     "sim_to_real": 1,
+    "speed": 1,
 }
 TOC = (ROOT / "_toc.yml").read_text()
 PAGES = [name for name in FIGURES if f"- file: notebooks/{name}\n" in TOC]
