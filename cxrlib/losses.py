@@ -1,8 +1,17 @@
-"""Losses on image labels, in float32 whatever the autocast state."""
+"""Losses on image labels, in float32 (float64 stays) whatever the autocast state."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Float32, or float64 where it is that already: sums of half-precision numbers overflow.
+
+    >>> full_precision(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def multilabel_cross_entropy(log_odds: Tensor, labels: Tensor) -> Tensor:
@@ -22,8 +31,7 @@ def multilabel_cross_entropy(log_odds: Tensor, labels: Tensor) -> Tensor:
     tensor(0.6931)
     """
     known = ~labels.isnan()
-    log_odds = log_odds.float()
-    losses = F.binary_cross_entropy_with_logits(
-        log_odds, labels.nan_to_num(0).float(), reduction="none"
-    )
+    log_odds = full_precision(log_odds)
+    y = labels.nan_to_num(0).to(log_odds)
+    losses = F.binary_cross_entropy_with_logits(log_odds, y, reduction="none")
     return torch.where(known, losses, 0).sum() / known.sum().clamp(min=1)

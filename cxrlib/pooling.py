@@ -13,8 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from cxrlib.losses import full_precision
 from cxrlib.parameters import nearest
-from cxrlib.pooling_of_probabilities import lse_of_probabilities
+from cxrlib.pooling_of_probabilities import log_pooled, lse_of_probabilities, sharpness
 
 
 def mean_pool(S: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def mean_pool(S: Tensor) -> Tensor:
     >>> mean_pool(torch.tensor([[0.0, 1.0]]))
     tensor(0.5000)
     """
-    return _full_precision(S).mean(dim=(-2, -1))
+    return full_precision(S).mean(dim=(-2, -1))
 
 
 def max_pool(S: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ def max_pool(S: Tensor) -> Tensor:
     >>> max_pool(torch.tensor([[0.0, 1.0]]))
     tensor(1.)
     """
-    return _full_precision(S).amax(dim=(-2, -1))
+    return full_precision(S).amax(dim=(-2, -1))
 
 
 def lse_pool(S: Tensor, r: float | Tensor) -> Tensor:
@@ -67,7 +68,7 @@ def lse_pool(S: Tensor, r: float | Tensor) -> Tensor:
     >>> [round(lse_pool(S, r).item(), 3) for r in (0, 5, math.inf)]
     [0.5, 0.863, 1.0]
     """
-    S = _full_precision(S)
+    S = full_precision(S)
     r = _sharpness(r, S)
     peak = S.amax(dim=(-2, -1), keepdim=True).detach()
     return peak[..., 0, 0] + _log_mean_exp(S - peak, r) / r
@@ -84,17 +85,20 @@ def lse_lba_pool(S: Tensor, r0: float, beta: Tensor) -> Tensor:
     Returns:
         (...) pooled probabilities.
 
+    Raises:
+        ValueError: ``r0`` is no finite number from 0 up.
+
     >>> S = torch.tensor([[0.0, 1.0]])
     >>> lse_lba_pool(S, r0=4.0, beta=torch.tensor(0.0)) == lse_pool(S, 5.0)
     tensor(True)
     """
-    S, r = _full_precision(S), r0 + beta.exp()
+    S, r = full_precision(S), sharpness(r0, beta)
     p = lse_of_probabilities(S, _sharpness(r, S))
     return lse_pool(S, r) if p is None else p
 
 
 def lse_log_odds(logits: Tensor, r: float | Tensor) -> Tensor:
-    r"""Log-odds of ``lse_pool(sigmoid(logits), r)``, finite where the probability rounds to 0 or 1.
+    r"""Log-odds of ``lse_pool(sigmoid(logits), r)``, also where the probability rounds to 0 or 1.
 
     Where p is near 1, its complement is pooled from the complements :math:`Q = 1 - S`,
 
@@ -113,21 +117,19 @@ def lse_log_odds(logits: Tensor, r: float | Tensor) -> Tensor:
     >>> round(lse_log_odds(torch.full((2, 2), 3.0), r=5.0).item(), 3)
     3.0
     """
-    logits = _full_precision(logits)
+    logits = full_precision(logits)
     r = _sharpness(r, logits)
     S = logits.sigmoid()
     p = lse_of_probabilities(S, r)
     if p is None:
         return _log_odds_below_peak(logits, S, r)
-    tiny = torch.finfo(S.dtype).tiny
-    not_p = 1 - p
+    log_not_p = (1 - p).clamp(min=torch.finfo(S.dtype).tiny).log()
     high = p.detach() > 0.9
     if high.any():
-        k = r.expand_as(p)[high]
-        Q = (-logits[high]).sigmoid()
-        grown = torch.expm1(-k[:, None, None] * Q).mean((-2, -1))
-        not_p = not_p.masked_scatter(high, -grown.log1p() / k)
-    return p.clamp(min=tiny).log() - not_p.clamp(min=tiny).log()
+        k, not_logits = r.expand_as(p)[high], -logits[high]
+        grown = torch.expm1(-k[:, None, None] * not_logits.sigmoid()).mean((-2, -1))
+        log_not_p = log_not_p.masked_scatter(high, log_pooled(-grown.log1p() / k, not_logits))
+    return log_pooled(p, logits) - log_not_p
 
 
 def noisy_or_log_odds(logits: Tensor, least: float = 0.98) -> Tensor:
@@ -152,9 +154,10 @@ def noisy_or_log_odds(logits: Tensor, least: float = 0.98) -> Tensor:
     """
     if not 0 < least < 1:
         raise ValueError(f"least = {least}; a number above 0 and below 1 was expected")
-    S = _full_precision(logits).sigmoid()
-    log_not_p = torch.log1p(-(1 - least) * S).sum(dim=(-2, -1))
-    return (-torch.expm1(log_not_p)).clamp(min=torch.finfo(S.dtype).tiny).log() - log_not_p
+    logits = full_precision(logits)
+    log_not_p = torch.log1p((least - 1) * logits.sigmoid()).sum(dim=(-2, -1))
+    most = (1 - least) * logits.shape[-2] * logits.shape[-1]  # p / most: below, the mean of S
+    return log_pooled(-torch.expm1(log_not_p) / most, logits) + math.log(most) - log_not_p
 
 
 def _log_odds_below_peak(logits: Tensor, S: Tensor, r: Tensor) -> Tensor:
@@ -164,9 +167,8 @@ def _log_odds_below_peak(logits: Tensor, S: Tensor, r: Tensor) -> Tensor:
     d = torch.where(peak > 0, (-peak).sigmoid() - (-logits).sigmoid(), S - peak.sigmoid())
     below_peak = -_log_mean_exp(d, r) / r  # >= 0
     peak = peak[..., 0, 0]
-    tiny = torch.finfo(S.dtype).tiny
-    p = (peak.sigmoid() - below_peak).clamp(min=tiny)
-    return p.log() - ((-peak).sigmoid() + below_peak).clamp(min=tiny).log()
+    log_p = log_pooled(peak.sigmoid() - below_peak, logits)
+    return log_p - log_pooled((-peak).sigmoid() + below_peak, -logits)
 
 
 def _log_mean_exp(d: Tensor, r: Tensor) -> Tensor:
@@ -188,10 +190,6 @@ def _sharpness(r: float | Tensor, S: Tensor) -> Tensor:
         r = torch.tensor(float(r))
     # r = 0 and r = inf are limits; these bounds are equal to them to within rounding.
     return r.to(S).clamp(min=1e-8, max=1e30)
-
-
-def _full_precision(S: Tensor) -> Tensor:
-    return S if S.dtype == torch.float64 else S.float()
 
 
 class MeanPool(nn.Module):
@@ -233,15 +231,14 @@ class LSELBAPool(nn.Module):
 
     def __init__(self, r0: float, shape: tuple[int, ...] = ()) -> None:
         super().__init__()
-        if not 0 <= r0 < math.inf:
-            raise ValueError(f"r0 = {r0}; the sharpness prior is a finite number >= 0")
         self.r0 = r0
         self.beta = nn.Parameter(torch.zeros(shape))
+        sharpness(r0, self.beta)  # refuses a wrong r0
 
     @property
     def r(self) -> Tensor:
         """The current sharpness, r0 + exp(beta)."""
-        return self.r0 + self.beta.exp()
+        return sharpness(self.r0, self.beta)
 
     def forward(self, S: Tensor) -> Tensor:
         """(..., h, w) -> (...)."""

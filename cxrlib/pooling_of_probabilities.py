@@ -1,12 +1,39 @@
-"""LSE pooling of probabilities without the pass and the memory that scores of any size need."""
+"""LSE pooling of probabilities without the pass and the memory that scores of any size need.
 
+Also what keeps its sharpness and its logarithm finite.
+"""
+
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cxrlib.losses import full_precision
+
 CACHE = 2**16
 """Numbers that are worked on at a time on a processor: few enough to stay in its cache."""
+
+MAX_BETA = 69.0
+"""Above it r = exp(beta) is as good as infinite, and beta does not matter."""
+
+
+def sharpness(r0: float, beta: Tensor) -> Tensor:
+    r"""Sharpness :math:`r = r_0 + e^\beta` of LSE-LBA, finite for every beta.
+
+    Args:
+        r0: lower bound, >= 0.
+        beta: of any shape and precision; the result has float32 at least.
+
+    Raises:
+        ValueError: ``r0`` is no finite number from 0 up.
+
+    >>> sharpness(4.0, torch.zeros(2))
+    tensor([5., 5.])
+    """
+    if not 0 <= r0 < math.inf:
+        raise ValueError(f"r0 = {r0}; the sharpness prior is a finite number >= 0")
+    return r0 + full_precision(beta).clamp(max=MAX_BETA).exp()
 
 
 def lse_of_probabilities(S: Tensor, r: Tensor) -> Tensor | None:
@@ -32,6 +59,32 @@ def lse_of_probabilities(S: Tensor, r: Tensor) -> Tensor | None:
     flat = S.reshape(-1, *S.shape[-2:])
     p = LSEOfProbabilities.apply(flat, r.expand(shape).reshape(-1)).view(shape)
     return p if bool(p.isfinite().all()) else None
+
+
+def log_pooled(p: Tensor, logits: Tensor) -> Tensor:
+    r"""Log of a pooled probability, from the logits where it underflows, so that these still learn.
+
+    Every pooling of probabilities that are all next to 0 is their mean (of r S next to 0 too), and
+    there :math:`\sigma(x) = e^x`.
+
+    Args:
+        p: (...), float32 or float64, the pooled probability.
+        logits: (..., h, w) of the probabilities.
+
+    Returns:
+        (...) log p, finite.
+
+    >>> log_pooled(torch.tensor(0.0), torch.full((2, 2), -1e4))
+    tensor(-10000.)
+    """
+    numbers = torch.finfo(p.dtype)
+    least = numbers.tiny / numbers.eps  # below, scores may have lost digits
+    gone = p.detach() < least
+    log_p = p.clamp(min=least).log()
+    if not torch.compiler.is_compiling() and not bool(gone.any()):
+        return log_p
+    n = logits.shape[-2] * logits.shape[-1]
+    return torch.where(gone, logits.logsumexp((-2, -1)) - math.log(n), log_p)
 
 
 class LSEOfProbabilities(torch.autograd.Function):

@@ -124,9 +124,15 @@ def continuous_dice(map_: np.ndarray, coverage: np.ndarray, *, squared: bool = F
     >>> continuous_dice(half, np.ones((4, 4))), continuous_dice(half, np.ones((4, 4)), squared=True)
     (0.6666666666666666, 0.8)
     """
-    S, G = map_.ravel(), coverage.ravel()
-    total = np.vdot(S, S) + np.vdot(G, G) if squared else S.sum() + G.sum()
-    return float(2 * np.vdot(S, G) / max(total, np.finfo(np.float32).tiny))
+    # Half precision overflows, and one product over a whole frame rounds a million times.
+    S, G = (x.astype(np.result_type(x, np.float32), copy=False) for x in (map_, coverage))
+    total = _dot(S, S) + _dot(G, G) if squared else float(S.sum()) + float(G.sum())
+    return 2 * _dot(S, G) / max(total, float(np.finfo(np.float32).tiny))
+
+
+def _dot(S: np.ndarray, G: np.ndarray) -> float:
+    """Σ S G, row by row."""
+    return float(np.vecdot(S, G).sum(dtype=float))
 
 
 def of_maps(case: Case) -> Measurements:

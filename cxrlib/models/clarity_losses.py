@@ -1,4 +1,4 @@
-"""Losses of CLARiTy beside cross-entropy, in float32 whatever the autocast state.
+"""Losses of CLARiTy beside cross-entropy, in float32 (float64 stays) whatever the autocast state.
 
 The paper names them; their formulas are our reading, see ``cxrlib/literature/fidelity.csv``.
 """
@@ -6,6 +6,8 @@ The paper names them; their formulas are our reading, see ``cxrlib/literature/fi
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from cxrlib.losses import full_precision
 
 
 def orthogonal_loss(T: Tensor) -> Tensor:
@@ -27,9 +29,10 @@ def orthogonal_loss(T: Tensor) -> Tensor:
     >>> orthogonal_loss(torch.ones(1, 2, 4))
     tensor(1.)
     """
-    T = F.normalize(T.float(), dim=-1)
+    T = F.normalize(full_precision(T), dim=-1)
     C = T.shape[1]
-    cosines = T @ T.transpose(1, 2)  # (B, C, C)
+    with torch.autocast(T.device.type, enabled=False):  # it would multiply in half precision
+        cosines = T @ T.transpose(1, 2)  # (B, C, C)
     between = cosines.square() * (1 - torch.eye(C, device=T.device))
     return between.sum(dim=(1, 2)).mean() / max(C * (C - 1), 1)
 
@@ -47,7 +50,7 @@ def distillation_loss(log_odds: Tensor, teacher: Tensor, temperature: float) -> 
     Args:
         log_odds: (B, C), s, of the student.
         teacher: (B, C), t; NaN where the teacher does not know the finding.
-        temperature: tau, above 0.
+        temperature: tau, above 0 and finite.
 
     Returns:
         scalar, 0 and above; 0 where student and teacher agree.
@@ -58,14 +61,14 @@ def distillation_loss(log_odds: Tensor, teacher: Tensor, temperature: float) -> 
     >>> distillation_loss(torch.zeros(1, 1), torch.full((1, 1), 100.0), temperature=1.0)
     tensor(0.6931)
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature = {temperature}; a number above 0 was expected")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature = {temperature}; a finite number above 0 was expected")
     known = ~teacher.isnan()
-    s, t = log_odds.float() / temperature, teacher.nan_to_num(0).float() / temperature
-    q = t.sigmoid()
+    s = full_precision(log_odds) / temperature
+    t = teacher.nan_to_num(0).to(s) / temperature
     # log q - log p and its like for 1 - q, without ever computing log 0
-    agree = q * (F.logsigmoid(t) - F.logsigmoid(s))
-    divergence = agree + (1 - q) * (F.logsigmoid(-t) - F.logsigmoid(-s))
+    agree = t.sigmoid() * (F.logsigmoid(t) - F.logsigmoid(s))
+    divergence = agree + (-t).sigmoid() * (F.logsigmoid(-t) - F.logsigmoid(-s))
     return temperature**2 * torch.where(known, divergence, 0).sum() / known.sum().clamp(min=1)
 
 
@@ -84,8 +87,9 @@ def foreground_loss(foreground: Tensor, prior: Tensor) -> Tensor:
     tensor(0.6931)
     """
     h, w = foreground.shape[-2:]
-    cells = F.adaptive_avg_pool2d(prior.float(), (h, w))  # (B or 1, 1, h, w)
-    return F.binary_cross_entropy_with_logits(foreground.float(), cells.expand_as(foreground))
+    foreground = full_precision(foreground)
+    cells = F.adaptive_avg_pool2d(prior.to(foreground), (h, w))  # (B or 1, 1, h, w)
+    return F.binary_cross_entropy_with_logits(foreground, cells.expand_as(foreground))
 
 
 def suppression_loss(class_map: Tensor, foreground: Tensor) -> Tensor:
@@ -103,8 +107,8 @@ def suppression_loss(class_map: Tensor, foreground: Tensor) -> Tensor:
     >>> suppression_loss(torch.zeros(1, 14, 2, 2), torch.full((1, 1, 2, 2), -100.0))
     tensor(0.5000)
     """
-    background = (-foreground.detach().float()).sigmoid()  # (B, 1, h, w)
-    return (class_map.float().sigmoid() * background).mean()
+    background = (-full_precision(foreground.detach())).sigmoid()  # (B, 1, h, w)
+    return (full_precision(class_map).sigmoid() * background).mean()
 
 
 def refuse_weights(**weights: float) -> None:

@@ -1,11 +1,14 @@
 """HAM's losses on attention maps: the two ordinal constraints, and the one on boxes.
 
-Ouyang et al. 2021; the formulas are those of the released code. Maps of any float type are accepted
-and keep it; none of the losses knows a weight of the network.
+Ouyang et al. 2021; the formulas are those of the released code. All of them compute in float32
+(float64 stays), since sums over maps overflow in half precision; none knows a weight of the
+network.
 """
 
 import torch
 from torch import Tensor
+
+from cxrlib.losses import full_precision
 
 STEEPNESS = 100.0
 """Of the sigmoids that stand for thresholds, so that gradients pass."""
@@ -39,6 +42,7 @@ def outside(inner: Tensor, outer: Tensor, sigma: float = SIGMA) -> Tensor:
     >>> outside(A, A), outside(A, A.T)
     (tensor(0.), tensor(0.5000))
     """
+    inner = full_precision(inner)
     T = torch.sigmoid(STEEPNESS * (inner - sigma))
     whole = inner.sum((-2, -1))
     covered = (torch.minimum(inner, outer) * T).sum((-2, -1))
@@ -58,6 +62,7 @@ def masses(inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
     >>> masses(torch.tensor([[2.0, 1.0]]), torch.tensor([[0.5, 3.0]]))
     (tensor(3.), tensor(1.5000))
     """
+    inner = full_precision(inner)
     return inner.sum((-2, -1)), (inner - outer).clamp(min=0).sum((-2, -1))
 
 
@@ -123,6 +128,7 @@ def box_loss(A_refined: Tensor, masks: Tensor, finding: Tensor) -> Tensor:
     >>> box_loss(torch.tensor([[[1.0, 1.0]]]), masks, torch.tensor([4]))
     tensor(0.3333)
     """
+    A_refined = full_precision(A_refined)
     M = masks.to(A_refined)
     found, which = finding.unique(return_inverse=True)
     nothing = A_refined.new_zeros(len(found))
@@ -151,6 +157,7 @@ def rescale(maps: Tensor) -> Tensor:
     >>> rescale(torch.tensor([[1.0, 2.0], [3.0, 5.0]])).tolist()
     [[0.0, 0.25], [0.5, 1.0]]
     """
+    maps = full_precision(maps)
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     spread = high - low
     return (maps - low) / torch.where(spread > 0, spread, 1)
@@ -169,5 +176,7 @@ def refine(maps: Tensor, size: tuple[int, int]) -> Tensor:
     >>> refine(torch.tensor([[[[0.0, 0.3, 2.0]]]]), (1, 3)).round()
     tensor([[[[0., 0., 1.]]]])
     """
-    large = torch.nn.functional.interpolate(maps, size, mode="bilinear", align_corners=True)
+    large = torch.nn.functional.interpolate(
+        full_precision(maps), size, mode="bilinear", align_corners=True
+    )
     return torch.sigmoid(STEEPNESS * (rescale(large) - REFINED_AT))
