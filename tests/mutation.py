@@ -2,9 +2,10 @@
 
 A fault that no test notices *survives*: a test is missing, or the fault changes nothing that can be
 seen (it is *equivalent*, and ``results/mutation_equivalent.csv`` says why). ``python
-tests/mutation.py 400`` has mutmut (``[tool.mutmut]`` in pyproject.toml) make every fault and try
-400 of them, drawn with a fixed seed, and writes ``results/mutation.csv``; without a number, all.
-``python tests/mutation.py 0`` writes the table of what was tried before, and shows survivors.
+tests/mutation.py 160 pooling losses`` has mutmut (``[tool.mutmut]`` in pyproject.toml) make every
+fault and try 160 of those in files of such names, drawn with a fixed seed, and writes
+``results/mutation.csv``. Without names it is all files, and with a number of 0 the table of what
+was tried before. Survivors are shown.
 """
 
 import csv
@@ -44,13 +45,12 @@ def change(mutant: str) -> str:
     return " -> ".join(line[1:].strip() for line in lines if line.startswith(("-", "+")))
 
 
-def main(tried: int | None) -> None:
+def main(tried: int, parts: list[str]) -> None:
     """Try a sample of the mutants, or none anew, and write the table."""
-    if tried is None:
-        subprocess.run(["mutmut", "run"], check=True)
-    elif tried:
+    if tried:
         subprocess.run(["mutmut", "run", "nothing*"], check=False)  # makes them all, tries none
-        names = sorted(name for mutants in results().values() for name in mutants)
+        files = [path for path in results() if any(part in path for part in parts or [""])]
+        names = sorted(name for path in files for name in results()[path])
         chosen = random.Random(0).sample(names, min(tried, len(names)))
         subprocess.run(["mutmut", "run", *chosen], check=True)
     with open(RESULTS / "mutation_equivalent.csv", newline="") as file:
@@ -76,4 +76,4 @@ def main(tried: int | None) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] else None)
+    main(int(sys.argv[1]), sys.argv[2:])

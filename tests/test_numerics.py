@@ -175,3 +175,28 @@ def test_gradients_of_log_odds_are_those_of_the_function():
         assert torch.autograd.gradcheck(pooling.noisy_or_log_odds, (x,))
         assert torch.autograd.gradcheck(pooling.max_pool, (x,))
         assert torch.autograd.gradcheck(pooling.mean_pool, (x,))
+
+
+@pytest.mark.parametrize("r", [1e-3, 5.0, 1e3])
+def test_each_map_of_a_batch_has_its_own_peak(r):
+    """Maps that lie 1e4 apart are pooled as if each were alone."""
+    S = torch.tensor([0.0, 1e4, -1e4])[:, None, None] + torch.rand(3, 4, 4)
+    alone = torch.stack([pooling.lse_pool(map_, r) for map_ in S])
+    assert torch.equal(pooling.lse_pool(S, r), alone)
+    assert (alone >= S.mean((1, 2)) - 1e-3).all()
+
+
+def test_poolings_of_logits_by_name():
+    x = torch.randn(2, 3, 4, 4)
+    expected = {
+        "max": pooling.max_pool(x),
+        "mean": pooling.mean_pool(x),
+        "lse": pooling.lse_pool(x, 5.0),
+        "lse_lba": pooling.lse_log_odds(x, 6.0),
+        "noisy_or": pooling.noisy_or_log_odds(x),
+    }
+    assert expected.keys() == pooling.LOGIT_POOLINGS.keys()
+    for name, logits in expected.items():
+        torch.testing.assert_close(pooling.logit_pooling(name)(x), logits)
+    with pytest.raises(ValueError, match=r"pooling = 'maxx'; did you mean 'max'"):
+        pooling.logit_pooling("maxx")

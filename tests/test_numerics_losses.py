@@ -149,6 +149,9 @@ def test_losses_on_attention(dtype, scale):
     check(union, np.mean([share_outside(exact_B[b, 0], unions[b]) for b in range(2)]), dtype)
     for gradient in torch.autograd.grad(bounded + union, (A, B)):
         assert gradient.isfinite().all()
+    only = torch.tensor([[True, True, False, False]])
+    union = ham_losses.union_loss(A[:1], B[:1], only)
+    check(union, share_outside(exact_B[0, 0], unions[0]), dtype)
     assert ham_losses.bounded_loss(0 * A, B, torch.tensor(positive)) == 0
     mass, beyond = ham_losses.masses(A, B)
     check(mass, exact.sum((2, 3)), dtype)
