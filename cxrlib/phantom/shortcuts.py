@@ -190,9 +190,9 @@ def mean_maps(root: Path) -> pd.DataFrame:
             tables.append(pd.DataFrame(cells).assign(strength=params["strength"], finding=finding))
     if not tables:
         raise ValueError(f"no finished run below {root}")
-    cells = pd.concat(tables, ignore_index=True)
     place = ["strength", "finding", "row", "column"]
-    return cells.groupby(place, as_index=False)["value"].mean().round({"value": 4})
+    every = pd.concat(tables, ignore_index=True)
+    return every.groupby(place, as_index=False)["value"].mean().round({"value": 4})
 
 
 def answers(study: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
