@@ -192,7 +192,7 @@ def mean_maps(root: Path) -> pd.DataFrame:
         raise ValueError(f"no finished run below {root}")
     place = ["strength", "finding", "row", "column"]
     every = pd.concat(tables, ignore_index=True)
-    return every.groupby(place, as_index=False)["value"].mean().round({"value": 4})
+    return every.groupby(place)["value"].mean().round(4).reset_index()
 
 
 def answers(study: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
