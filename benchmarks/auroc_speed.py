@@ -26,7 +26,7 @@ from cxrlib.metrics.bootstrap import patient_weights
 from cxrlib.metrics.classification import CLASSIFICATION_METRICS, replicate_classification
 from cxrlib.runs import committed
 
-REPLICATES, TIMED, ROUNDS = 1000, 20, 3
+REPLICATES, TIMED, ROUNDS = 1000, 20, 2
 PACKAGES = ("scikit-learn", "numpy", "scipy")
 
 

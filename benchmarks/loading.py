@@ -42,7 +42,7 @@ from cxrlib.phantom.population import render_some
 from cxrlib.progress import track
 from cxrlib.training import EpochSampler
 
-SIZE, BATCH, ROUNDS, THREADS = 256, 64, 4, 1
+SIZE, BATCH, ROUNDS, THREADS = 256, 64, 3, 1
 DRAWN = 300
 RELEASE = 112_120
 PACKAGES = ("torchxrayvision", "opencv-python-headless", "torch", "numpy", "pillow")

@@ -16,7 +16,7 @@ from measure import ratio, rounds, write
 from cxrlib.phantom.controls import Controls
 from cxrlib.phantom.population import render_some
 
-COUNTS = {64: 100, 128: 100, 256: 60, 512: 28, 1024: 10}
+COUNTS = {64: 50, 128: 50, 256: 30, 512: 14, 1024: 5}
 """Side in pixels -> images of a round."""
 
 ROUNDS = 2

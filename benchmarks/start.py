@@ -17,7 +17,7 @@ import sys
 import pandas as pd
 from measure import ratio, wall, write
 
-ROUNDS = 3
+ROUNDS = 2
 TORCH, HELP = "import torch", "cxrlib --help"
 PROGRAMS = {
     "Python alone": ("", "pass"),

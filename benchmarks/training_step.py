@@ -88,11 +88,11 @@ METHODS = {
     "LSE-LBA": Method(
         "lse_lba", {}, 512, 1, 8, lambda model: Encoder(copy.deepcopy(model.network))
     ),
-    "MSA": Method("attention_mining", {"steps": 0}, 512, 1, 3, of_timm("resnet50")),
-    "AM and KP, third step": Method("attention_mining", {}, 512, 1, 3, of_timm("resnet50")),
+    "MSA": Method("attention_mining", {"steps": 0}, 512, 1, 2, of_timm("resnet50")),
+    "AM and KP, third step": Method("attention_mining", {}, 512, 1, 2, of_timm("resnet50")),
     "HAM": Method("ham", {}, 512, 1, 2, of_timm("resnet50", output_stride=8)),
     "PYLON": Method("pylon", {}, 256, 2, 4, of_timm("resnet50")),
-    "CLARiTy": Method("clarity", {}, 512, 1, 3, of_timm("vit_small_patch16_224", img_size=512)),
+    "CLARiTy": Method("clarity", {}, 512, 1, 2, of_timm("vit_small_patch16_224", img_size=512)),
 }
 
 MODES = [
