@@ -142,7 +142,7 @@ from cxrlib.phantom.shortcuts import answers
 groups = {name: [name] for name in CONFOUNDED} | {"the ten others": others}
 table = answers(study, groups)
 by_place = table.set_index(["findings", "score", "test", "share"])
-by_place["change"].unstack("share").loc[list(groups)]
+by_place["change"].unstack("share").loc[list(groups)].rename(index=TESTS)
 
 # %%
 said = {-1: "falls", 0: "cannot be told to change", 1: "rises"}
