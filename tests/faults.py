@@ -33,6 +33,7 @@ from PIL import Image
 
 from cxrlib import cli, metrics, runs, training
 from cxrlib.datasets import fetch, folder
+from cxrlib.files import write_atomic
 from cxrlib.inference import predict
 from cxrlib.models import create_model
 from cxrlib.models.lse_lba import LSELBAParameters
@@ -63,7 +64,8 @@ def fill_cache(inputs: Path, place: Path) -> None:
     os.environ["CXRLIB_CACHE"] = str(place / "cache")
     split = folder.load(_images(inputs), SIZE)
     kept = np.stack([split.train[i].image.numpy() for i in range(len(split.train))])
-    np.save(place / "seen.npy", kept)  # what a reader of the cache gets
+    # What a reader of the cache gets.
+    write_atomic(place / "seen.npy", lambda file: np.save(file, kept))
 
 
 def train(inputs: Path, place: Path) -> None:

@@ -175,7 +175,7 @@ def plan(tmp_path_factory) -> str:
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
     place = tmp_path_factory.mktemp("empty")
     command += ["--directory", place, "--cores", "2", "--dry-run", "--printshellcmds"]
-    command += ["all", "book"]
+    command += ["all", "shortcuts", "sim_to_real", "book"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -189,10 +189,10 @@ def test_every_table_of_the_results_has_its_target_and_runs(plan):
     studies = {path.stem: yaml.safe_load(path.read_text()) for path in GRIDS.glob("*.yaml")}
     for row in rows:
         for study in re.findall(r"`snakemake --cores \d (\w+)`", row):
-            assert study in {*studies, "comparison"}
+            assert study in {*studies, "comparison", "shortcuts", "sim_to_real"}
     planned = re.findall(r"output: (runs/study/\w+/\S+)/metrics.json", plan)
     sizes = [math.prod(map(len, grid["axes"].values())) for grid in studies.values()]
-    assert len(planned) == len(set(planned)) == sum(sizes)
+    assert len(planned) == len(set(planned)) == sum(sizes) + 2 * 4 * 3
 
 
 def test_a_grid_becomes_the_commands_that_made_the_results(plan):
