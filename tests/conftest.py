@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a core each
@@ -15,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import nbformat
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
 collect_ignore = ["fuzz.py"]  # it needs the extra of that name
 ROOT = Path(__file__).parents[1]
@@ -36,12 +38,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--book", type=Path, help="the folder of a built book, to build none")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class Together(LoadScopeScheduling):
     """With several processes, a file's fixtures are made in one of them, and so is the book."""
-    for item in items:
-        needs_book = "html" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("book" if needs_book else item.path.name))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "the book" if Path(file).name.startswith("test_book") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ MODULES = {
     "opencv-python-headless": "cv2",
     "scikit-learn": "sklearn",
     "grad-cam": "pytorch_grad_cam",
+    "pytest-xdist": "xdist",
     "pillow": "PIL",
     "pyyaml": "yaml",
     "segmentation-models-pytorch": "segmentation_models_pytorch",
@@ -36,7 +37,6 @@ USED_WITHOUT_IMPORT = {
     "papermill": "the command that runs a notebook",
     "jupytext": "the command that makes an .ipynb from its .py",
     "ipykernel": "the kernel that executes a notebook",
-    "pytest-xdist": "the tests in several processes",
 }
 COMES_WITH = {
     "IPython": "ipykernel",
