@@ -1,7 +1,7 @@
 // What the explorers compute: the library's pooling, regions and scores, in plain JavaScript.
 //
 // Every function repeats one of cxrlib.pooling, cxrlib.metrics.regions or
-// cxrlib.metrics.conventions; tests/test_explorers.py compares them in a browser. Maps and frames
+// cxrlib.metrics.conventions; tests/test_book_explorers.py compares them in a browser. Maps and frames
 // are Float32Arrays, row by row, so that comparisons fall as they do in the library.
 "use strict";
 
