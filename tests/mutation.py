@@ -49,8 +49,9 @@ def main(tried: int, parts: list[str]) -> None:
     """Try a sample of the mutants, or none anew, and write the table."""
     if tried:
         subprocess.run(["mutmut", "run", "nothing*"], check=False)  # makes them all, tries none
-        files = [path for path in results() if any(part in path for part in parts or [""])]
-        names = sorted(name for path in files for name in results()[path])
+        made = results()
+        files = [path for path in made if any(part in path for part in parts or [""])]
+        names = sorted(name for path in files for name in made[path])
         chosen = random.Random(0).sample(names, min(tried, len(names)))
         subprocess.run(["mutmut", "run", *chosen], check=True)
     with open(RESULTS / "mutation_equivalent.csv", newline="") as file:
